@@ -1,0 +1,17 @@
+//! Canonical bytes and digests: equal states have equal bytes, and only canonical bytes decode.
+//! It must never know where bytes are kept or who they are sent to.
+
+mod bytes;
+mod delta;
+
+pub mod frame;
+mod hash;
+mod record;
+
+pub use bytes::DecodeError;
+pub use delta::{Rumor, decode_rumor, encode_delta, encode_rumor};
+pub use hash::{checksum, content_digest, key_hash, knowledge_hash, state_digest};
+pub use record::{
+    decode_citations, decode_content, decode_record, encode_citations, encode_content,
+    encode_record,
+};

@@ -1,0 +1,563 @@
+//! The wire grammar of a session: one bounded frame, one meaning.
+//! It must never know which frame may follow which.
+
+use serde::{Deserialize, Serialize};
+
+use super::bytes::{DecodeError, Reader, canonical, put_bytes, put_varint, put_vector, text};
+use super::record::{decode_content, decode_record, encode_content, encode_record};
+use crate::lattice::VersionVector;
+use crate::pattern::{Content, DIMENSION_MAX, Digest, Encoding, KeyHash, Pattern, Shape};
+
+/// The version of this grammar.
+pub const WIRE_VERSION: u8 = 1;
+/// Most bytes of one frame.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Where an encoder stops adding to a frame, so that one more item of usual size still fits.
+pub const FRAME_BYTES_GOAL: usize = 192 * 1024;
+/// Payload of one fragment of a message that does not fit a frame.
+pub const FRAGMENT_BYTES: usize = 240 * 1024;
+/// Most bytes of a message put together from fragments: 65,536 episodes at their longest.
+pub const MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
+/// Rows of a knowledge vector in one frame: 16 bytes each.
+pub const KNOWLEDGE_ROWS: usize = 8_192;
+/// Rows of a whole knowledge vector.
+pub const KNOWLEDGE_ROWS_MAX: usize = 1 << 20;
+/// Holes one Hello may announce: 16 bytes each.
+pub const HOLES_MAX: usize = 4_096;
+/// Nodes of one Walk frame.
+pub const WALK_NODES_MAX: usize = 4_096;
+/// Keys or digests asked for in one frame.
+pub const ASKS_MAX: usize = 4_096;
+/// Parts in one frame: an empty one takes about 30 bytes.
+pub const PARTS_MAX: usize = 8_192;
+const DETAIL_BYTES_MAX: usize = 256;
+
+/// Where a replica stands, in 48 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// The root of its index.
+    pub root: Digest,
+    /// How many live patterns it holds.
+    pub patterns: u64,
+    /// A hash over its knowledge and residue.
+    pub knowledge_hash: u64,
+}
+
+/// How a session introduces itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// Root, size and knowledge hash at this moment.
+    pub standing: Standing,
+    /// What embeddings of this space look like here, if any was written yet.
+    pub shape: Option<Shape>,
+    /// How many rows of knowledge follow in [`Frame::Knowledge`].
+    pub knowledge_rows: u32,
+    /// Keys whose state was lost to damage; knowledge counts for nothing there.
+    pub holes: Vec<KeyHash>,
+    /// Whole hashes and whole parts: the retry after unequal roots.
+    pub thorough: bool,
+}
+
+/// One node of a Merkle trie, as shown to a peer: hashes cut to the length of the walk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WalkNode {
+    /// Nibbles of the prefix.
+    pub depth: u8,
+    /// The prefix, zero beyond `depth` nibbles.
+    pub prefix: [u8; 16],
+    /// What stands there.
+    pub body: WalkBody,
+}
+
+/// What a [`WalkNode`] shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum WalkBody {
+    /// All keys below the prefix, at most 16.
+    Leaf(Vec<(KeyHash, Digest)>),
+    /// The children that exist.
+    Inner(Vec<(u8, Digest)>),
+}
+
+/// How much of a state a part shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Entries the receiver's knowledge does not cover.
+    Fresh,
+    /// All live entries.
+    Whole,
+}
+
+/// What travels for one key: its context, and the live entries in scope.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Id, context and entries.
+    pub state: Pattern,
+    /// The digest of the whole live part at the sender, `None` for a dead pattern.
+    pub digest: Option<Digest>,
+    /// What was left out.
+    pub scope: Scope,
+}
+
+/// A key one side asks the other to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// The key.
+    pub key: KeyHash,
+    /// How much of it.
+    pub scope: Scope,
+}
+
+/// Why a session ends before it is complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The other side broke the grammar or a limit.
+    Malformed,
+    /// The two fixed different embedding shapes for one space.
+    ShapeDiffers,
+    /// Too busy, or shutting down.
+    Busy,
+}
+
+/// One message of a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Frame {
+    /// Are we equal?
+    Beat(Standing),
+    /// Where I stand.
+    Hello(Hello),
+    /// Rows of the knowledge vector announced in Hello, in order.
+    Knowledge(VersionVector),
+    /// Nodes of my trie; `hash_bytes` of each hash are meant.
+    Walk {
+        /// 8 or 32.
+        hash_bytes: u8,
+        /// The nodes.
+        nodes: Vec<WalkNode>,
+    },
+    /// Keys I want.
+    Ask(Vec<Ask>),
+    /// States of differing keys.
+    Parts(Vec<Part>),
+    /// Content I want.
+    AskContent(Vec<Digest>),
+    /// Content asked for.
+    Contents(Vec<Content>),
+    /// Contexts of equal keys beyond my knowledge: `state` has no entries.
+    Residue(Vec<Part>),
+    /// I have nothing more to say.
+    Done {
+        /// My root now.
+        standing: Standing,
+        /// True iff nothing but this session has changed me since my Hello.
+        quiet: bool,
+    },
+    /// I end this.
+    Refuse(Refusal, String),
+    /// A piece of a message too large for a frame; the last piece completes it.
+    Fragment {
+        /// More pieces follow.
+        more: bool,
+        /// The piece.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A frame and whether it ends the sender's turn.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Envelope {
+    /// The message.
+    pub frame: Frame,
+    /// The other side speaks next.
+    pub ends_turn: bool,
+}
+
+/// Positional: version, kind, ends-turn, body.
+#[derive(Serialize, Deserialize)]
+struct Wire<'b>(
+    u8,
+    u8,
+    bool,
+    #[serde(with = "serde_bytes", borrow)] &'b [u8],
+);
+
+/// The bytes of one frame, or of a message to be cut into fragments.
+pub fn encode_frame(envelope: &Envelope) -> Vec<u8> {
+    let (kind, body) = encode_body(&envelope.frame);
+    let wire = Wire(WIRE_VERSION, kind, envelope.ends_turn, &body);
+    rmp_serde::to_vec(&wire).expect("plain integers and bytes always encode")
+}
+
+/// Reads [`encode_frame`]. The caller has checked the length.
+pub fn decode_frame(bytes: &[u8]) -> Result<Envelope, DecodeError> {
+    let what = "a frame";
+    let rule = "it is no envelope of version, kind, turn and body";
+    let wire: Wire<'_> =
+        rmp_serde::from_slice(bytes).map_err(|_| DecodeError::Invalid { what, rule })?;
+    if wire.0 != WIRE_VERSION {
+        return Err(DecodeError::Unknown {
+            what: "a wire version",
+            value: wire.0.into(),
+        });
+    }
+    let frame = decode_body(wire.1, wire.3)?;
+    let envelope = Envelope {
+        frame,
+        ends_turn: wire.2,
+    };
+    canonical(bytes, &encode_frame(&envelope), what)?;
+    Ok(envelope)
+}
+
+fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
+    let mut out = Vec::new();
+    let kind = match frame {
+        Frame::Beat(standing) => (put_standing(&mut out, standing), 0).1,
+        Frame::Hello(hello) => (put_hello(&mut out, hello), 1).1,
+        Frame::Knowledge(rows) => (put_vector(&mut out, rows), 2).1,
+        Frame::Walk { hash_bytes, nodes } => (put_walk(&mut out, *hash_bytes, nodes), 3).1,
+        Frame::Ask(asks) => {
+            put_varint(&mut out, asks.len() as u64);
+            for ask in asks {
+                out.extend_from_slice(&ask.key.0);
+                out.push(scope_code(ask.scope));
+            }
+            4
+        }
+        Frame::Parts(parts) => (put_parts(&mut out, parts), 5).1,
+        Frame::AskContent(digests) => {
+            put_varint(&mut out, digests.len() as u64);
+            digests
+                .iter()
+                .for_each(|digest| out.extend_from_slice(&digest.0));
+            6
+        }
+        Frame::Contents(contents) => {
+            put_varint(&mut out, contents.len() as u64);
+            contents
+                .iter()
+                .for_each(|content| put_bytes(&mut out, &encode_content(content)));
+            7
+        }
+        Frame::Residue(parts) => (put_parts(&mut out, parts), 8).1,
+        Frame::Done { standing, quiet } => {
+            put_standing(&mut out, standing);
+            out.push(u8::from(*quiet));
+            9
+        }
+        Frame::Refuse(refusal, detail) => {
+            out.push(refusal_code(*refusal));
+            put_bytes(&mut out, detail.as_bytes());
+            10
+        }
+        Frame::Fragment { more, bytes } => {
+            out.push(u8::from(*more));
+            out.extend_from_slice(bytes);
+            11
+        }
+    };
+    (kind, out)
+}
+
+fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
+    let mut reader = Reader::new(body);
+    let frame = match kind {
+        0 => Frame::Beat(read_standing(&mut reader)?),
+        1 => Frame::Hello(read_hello(&mut reader)?),
+        2 => Frame::Knowledge(reader.vector(KNOWLEDGE_ROWS, "knowledge")?),
+        3 => read_walk(&mut reader)?,
+        4 => Frame::Ask(read_list(&mut reader, ASKS_MAX, "asked keys", read_ask)?),
+        5 => Frame::Parts(read_list(&mut reader, PARTS_MAX, "parts", read_part)?),
+        6 => Frame::AskContent(read_list(
+            &mut reader,
+            ASKS_MAX,
+            "asked content",
+            |reader| Ok(Digest(reader.array("a digest")?)),
+        )?),
+        7 => Frame::Contents(read_list(&mut reader, ASKS_MAX, "contents", |reader| {
+            decode_content(reader.sized(FRAME_BYTES_MAX, "content")?)
+        })?),
+        8 => Frame::Residue(read_list(&mut reader, PARTS_MAX, "residue", read_part)?),
+        9 => {
+            let standing = read_standing(&mut reader)?;
+            Frame::Done {
+                standing,
+                quiet: reader.byte("a flag")? == 1,
+            }
+        }
+        10 => {
+            let refusal = read_refusal(reader.byte("a refusal")?)?;
+            let detail = text(reader.sized(DETAIL_BYTES_MAX, "a detail")?, "a detail")?;
+            Frame::Refuse(refusal, detail.to_owned())
+        }
+        11 => {
+            let more = reader.byte("a flag")? == 1;
+            let left = reader.left();
+            Frame::Fragment {
+                more,
+                bytes: reader.take(left, "a fragment")?.to_vec(),
+            }
+        }
+        _ => {
+            return Err(DecodeError::Unknown {
+                what: "a frame kind",
+                value: kind.into(),
+            });
+        }
+    };
+    reader.end("a frame")?;
+    Ok(frame)
+}
+
+fn read_list<T>(
+    reader: &mut Reader<'_>,
+    limit: usize,
+    what: &'static str,
+    read: impl Fn(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    let n = reader.bounded(limit, what)?;
+    let mut list = Vec::with_capacity(n.min(reader.left()));
+    for _ in 0..n {
+        list.push(read(reader)?);
+    }
+    Ok(list)
+}
+
+fn put_standing(out: &mut Vec<u8>, standing: &Standing) {
+    out.extend_from_slice(&standing.root.0);
+    out.extend_from_slice(&standing.knowledge_hash.to_le_bytes());
+    put_varint(out, standing.patterns);
+}
+
+fn read_standing(reader: &mut Reader<'_>) -> Result<Standing, DecodeError> {
+    let root = Digest(reader.array("a root")?);
+    let knowledge_hash = reader.u64("a knowledge hash")?;
+    Ok(Standing {
+        root,
+        patterns: reader.varint("a count")?,
+        knowledge_hash,
+    })
+}
+
+fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
+    put_standing(out, &hello.standing);
+    match hello.shape {
+        None => out.push(0),
+        Some(shape) => {
+            out.extend_from_slice(&[1, shape.encoding.code()]);
+            put_varint(out, shape.dimension.into());
+        }
+    }
+    put_varint(out, hello.knowledge_rows.into());
+    put_varint(out, hello.holes.len() as u64);
+    hello
+        .holes
+        .iter()
+        .for_each(|key| out.extend_from_slice(&key.0));
+    out.push(u8::from(hello.thorough));
+}
+
+fn read_hello(reader: &mut Reader<'_>) -> Result<Hello, DecodeError> {
+    let standing = read_standing(reader)?;
+    let shape = match reader.byte("a flag")? {
+        0 => None,
+        _ => Some(read_shape(reader)?),
+    };
+    let rows = reader.bounded(KNOWLEDGE_ROWS_MAX, "a count of knowledge rows")?;
+    let knowledge_rows = u32::try_from(rows).unwrap_or(u32::MAX);
+    let holes = read_list(reader, HOLES_MAX, "holes", |r| {
+        Ok(KeyHash(r.array("a hole")?))
+    })?;
+    let thorough = reader.byte("a flag")? == 1;
+    Ok(Hello {
+        standing,
+        shape,
+        knowledge_rows,
+        holes,
+        thorough,
+    })
+}
+
+fn read_shape(reader: &mut Reader<'_>) -> Result<Shape, DecodeError> {
+    let code = reader.byte("an encoding")?;
+    let encoding = Encoding::from_code(code).ok_or(DecodeError::Unknown {
+        what: "an encoding",
+        value: code.into(),
+    })?;
+    let dimension = reader.bounded(DIMENSION_MAX, "a dimension")?;
+    Ok(Shape {
+        dimension: u32::try_from(dimension).unwrap_or(0),
+        encoding,
+    })
+}
+
+fn put_walk(out: &mut Vec<u8>, hash_bytes: u8, nodes: &[WalkNode]) {
+    out.push(hash_bytes);
+    let cut = usize::from(hash_bytes).min(32);
+    put_varint(out, nodes.len() as u64);
+    for node in nodes {
+        out.push(node.depth);
+        out.extend_from_slice(&node.prefix[..usize::from(node.depth).div_ceil(2).min(16)]);
+        match &node.body {
+            WalkBody::Leaf(entries) => {
+                out.push(u8::try_from(entries.len()).unwrap_or(u8::MAX));
+                for (key, digest) in entries {
+                    out.extend_from_slice(&key.0);
+                    out.extend_from_slice(&digest.0[..cut]);
+                }
+            }
+            WalkBody::Inner(children) => {
+                out.push(0x80);
+                let mask = children
+                    .iter()
+                    .fold(0_u16, |mask, (nibble, _)| mask | (1 << nibble));
+                out.extend_from_slice(&mask.to_be_bytes());
+                children
+                    .iter()
+                    .for_each(|(_, hash)| out.extend_from_slice(&hash.0[..cut]));
+            }
+        }
+    }
+}
+
+fn read_walk(reader: &mut Reader<'_>) -> Result<Frame, DecodeError> {
+    let hash_bytes = reader.byte("a hash length")?;
+    if hash_bytes != 8 && hash_bytes != 32 {
+        return Err(DecodeError::Unknown {
+            what: "a hash length",
+            value: hash_bytes.into(),
+        });
+    }
+    let nodes = read_list(reader, WALK_NODES_MAX, "walk nodes", |reader| {
+        let depth = reader.byte("a depth")?;
+        if depth > 32 {
+            let what = "a depth";
+            return Err(DecodeError::OverLimit {
+                what,
+                value: depth.into(),
+                limit: 32,
+            });
+        }
+        let mut prefix = [0; 16];
+        let bytes = usize::from(depth).div_ceil(2);
+        prefix[..bytes].copy_from_slice(reader.take(bytes, "a prefix")?);
+        Ok(WalkNode {
+            depth,
+            prefix,
+            body: read_walk_body(reader, usize::from(hash_bytes))?,
+        })
+    })?;
+    Ok(Frame::Walk { hash_bytes, nodes })
+}
+
+fn read_walk_body(reader: &mut Reader<'_>, cut: usize) -> Result<WalkBody, DecodeError> {
+    let tag = reader.byte("a node tag")?;
+    let hash = |reader: &mut Reader<'_>| {
+        let mut digest = [0; 32];
+        digest[..cut].copy_from_slice(reader.take(cut, "a hash")?);
+        Ok::<_, DecodeError>(Digest(digest))
+    };
+    if tag == 0x80 {
+        let mask = u16::from_be_bytes(reader.array("a child mask")?);
+        let mut children = Vec::new();
+        for nibble in (0..16_u8).filter(|nibble| mask & (1 << nibble) != 0) {
+            children.push((nibble, hash(reader)?));
+        }
+        return Ok(WalkBody::Inner(children));
+    }
+    if tag > 16 {
+        return Err(DecodeError::OverLimit {
+            what: "a leaf",
+            value: tag.into(),
+            limit: 16,
+        });
+    }
+    let mut entries = Vec::new();
+    for _ in 0..tag {
+        entries.push((KeyHash(reader.array("a key")?), hash(reader)?));
+    }
+    let sorted = entries.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    if sorted {
+        Ok(WalkBody::Leaf(entries))
+    } else {
+        Err(DecodeError::NotCanonical { what: "a leaf" })
+    }
+}
+
+fn put_parts(out: &mut Vec<u8>, parts: &[Part]) {
+    put_varint(out, parts.len() as u64);
+    for part in parts {
+        out.push(scope_code(part.scope) | (u8::from(part.digest.is_some()) << 1));
+        part.digest
+            .iter()
+            .for_each(|digest| out.extend_from_slice(&digest.0));
+        put_bytes(out, &encode_record(&part.state));
+    }
+}
+
+fn read_part(reader: &mut Reader<'_>) -> Result<Part, DecodeError> {
+    let flags = reader.byte("part flags")?;
+    let scope = read_scope(flags & 1)?;
+    let digest = match flags >> 1 {
+        0 => None,
+        1 => Some(Digest(reader.array("a state digest")?)),
+        _ => {
+            return Err(DecodeError::Unknown {
+                what: "part flags",
+                value: flags.into(),
+            });
+        }
+    };
+    let state = decode_record(reader.sized(MESSAGE_BYTES_MAX, "a record")?)?;
+    Ok(Part {
+        state,
+        digest,
+        scope,
+    })
+}
+
+fn read_ask(reader: &mut Reader<'_>) -> Result<Ask, DecodeError> {
+    let key = KeyHash(reader.array("a key")?);
+    Ok(Ask {
+        key,
+        scope: read_scope(reader.byte("a scope")?)?,
+    })
+}
+
+fn scope_code(scope: Scope) -> u8 {
+    match scope {
+        Scope::Fresh => 0,
+        Scope::Whole => 1,
+    }
+}
+
+fn read_scope(code: u8) -> Result<Scope, DecodeError> {
+    match code {
+        0 => Ok(Scope::Fresh),
+        1 => Ok(Scope::Whole),
+        _ => Err(DecodeError::Unknown {
+            what: "a scope",
+            value: code.into(),
+        }),
+    }
+}
+
+fn refusal_code(refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::Malformed => 0,
+        Refusal::ShapeDiffers => 1,
+        Refusal::Busy => 2,
+    }
+}
+
+fn read_refusal(code: u8) -> Result<Refusal, DecodeError> {
+    match code {
+        0 => Ok(Refusal::Malformed),
+        1 => Ok(Refusal::ShapeDiffers),
+        2 => Ok(Refusal::Busy),
+        _ => Err(DecodeError::Unknown {
+            what: "a refusal",
+            value: code.into(),
+        }),
+    }
+}

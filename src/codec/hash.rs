@@ -1,0 +1,79 @@
+//! The hashes: of keys, live states, content and knowledge, each in its own blake3 domain.
+//! It must never know a hash function's alternatives; changing one is a new format.
+
+use super::record::{encode_citations, encode_content, encode_registers};
+use crate::lattice::VersionVector;
+use crate::pattern::{Content, Digest, KeyHash, Pattern, PatternId, SpaceId};
+
+/// Where a pattern stands in the index of its space.
+pub fn key_hash(space: &SpaceId, id: &PatternId) -> KeyHash {
+    let mut hasher = blake3::Hasher::new_derive_key("consilience key v1");
+    hasher.update(&[u8::try_from(space.as_str().len()).unwrap_or(u8::MAX)]);
+    hasher.update(space.as_str().as_bytes());
+    hasher.update(id.as_str().as_bytes());
+    let hash = hasher.finalize();
+    KeyHash(
+        hash.as_bytes()[..16]
+            .try_into()
+            .expect("a hash has 32 bytes"),
+    )
+}
+
+/// The digest of the live part; `None` for a dead pattern, which has no leaf. The context is not
+/// hashed, so replicas that forgot at different times agree. O(live entries).
+pub fn state_digest(pattern: &Pattern) -> Option<Digest> {
+    if pattern.is_dead() {
+        return None;
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("consilience state v1");
+    hasher.update(blake3::hash(&encode_citations(&pattern.episodes)).as_bytes());
+    hasher.update(&encode_registers(pattern));
+    Some(Digest(*hasher.finalize().as_bytes()))
+}
+
+/// The name of content.
+pub fn content_digest(content: &Content) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key("consilience content v1");
+    hasher.update(&encode_content(content));
+    Digest(*hasher.finalize().as_bytes())
+}
+
+/// Eight bytes that are equal iff knowledge and residue are: with equal roots, two replicas with
+/// equal hashes have nothing to tell each other, and dump the same bytes.
+pub fn knowledge_hash<'p>(
+    knowledge: &VersionVector,
+    residue: impl Iterator<Item = (KeyHash, &'p VersionVector)>,
+) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key("consilience knowledge v1");
+    update_vector(&mut hasher, knowledge);
+    for (key, vector) in residue {
+        hasher.update(&key.0);
+        update_vector(&mut hasher, vector);
+    }
+    let hash = hasher.finalize();
+    u64::from_le_bytes(
+        hash.as_bytes()[..8]
+            .try_into()
+            .expect("a hash has 32 bytes"),
+    )
+}
+
+fn update_vector(hasher: &mut blake3::Hasher, vector: &VersionVector) {
+    hasher.update(&(vector.len() as u64).to_le_bytes());
+    for (actor, counter) in vector.rows() {
+        hasher.update(&actor.0.to_le_bytes());
+        hasher.update(&counter.to_le_bytes());
+    }
+}
+
+/// Eight bytes that tie a stored value to its key.
+pub fn checksum(key: &[u8], value: &[u8]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new_derive_key("consilience row v1");
+    hasher.update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key);
+    hasher.update(value);
+    let hash = hasher.finalize();
+    hash.as_bytes()[..8]
+        .try_into()
+        .expect("a hash has 32 bytes")
+}

@@ -1,0 +1,381 @@
+//! All spaces of one node over one disk: steps are staged, committed together, then released.
+//! It must never know a thread or a clock; whoever drives it hands both in.
+
+use std::collections::BTreeMap;
+
+use crate::disk::{Batch, Disk, DiskError, Overlay};
+use crate::migrations::{self, MigrationError};
+use crate::pattern::{ReplicaId, SpaceId, Write, WriteReport};
+use crate::port::{NetInput, NetOutput, Peer, SessionId, SpaceTag};
+use crate::replica::{Absorb, Output, Replica, View};
+use crate::sync::{Chance, Millis};
+use crate::table::{self, TableError};
+
+/// Most spaces of one store.
+pub const SPACES_MAX: usize = 1_024;
+
+/// Why a store could not be started. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its format is not this release's.
+    #[error(transparent)]
+    Format(#[from] MigrationError),
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A row that every open needs is damaged.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Why a step was refused. Nothing of it has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The pattern, or the row below it, stands in the way.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The disk failed earlier; what was acknowledged is intact and readable.
+    #[error("write: the store is read-only since {0}; free space or replace the disk, then reopen")]
+    ReadOnly(String),
+    /// There are too many spaces.
+    #[error("create space {0}: a store holds at most 1,024")]
+    TooManySpaces(SpaceId),
+    /// No such space.
+    #[error("find space {0}: the store has none of this name")]
+    NoSpace(SpaceId),
+}
+
+/// Whether the stable name of the replica is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplicaChoice {
+    /// Keep it, or take one where there is none yet.
+    Keep,
+    /// Take a new one: this is a restored or copied store.
+    Mint,
+}
+
+/// What the outside may ask for.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Make a space exist.
+    Create(SpaceId),
+    /// Local writes, all or nothing; the space comes into being at the first.
+    Write(SpaceId, Vec<Write>),
+    /// States from a dump.
+    Absorb(SpaceId, Absorb),
+    /// From the network.
+    Net(NetInput),
+    /// A session with this peer now, in one space.
+    Sync(SpaceId, Peer),
+    /// Time passes.
+    Tick,
+}
+
+/// What a step answers, once it is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// Nothing to say.
+    Done,
+    /// What the writes did.
+    Written(WriteReport),
+    /// The session that will be opened, where the network is there.
+    Session(Option<SessionId>),
+}
+
+/// One node's spaces over one disk.
+pub struct Host {
+    disk: Box<dyn Disk>,
+    replicas: BTreeMap<SpaceId, Replica>,
+    tags: BTreeMap<SpaceTag, SpaceId>,
+    me: ReplicaId,
+    chance: Chance,
+    staged: Batch,
+    outputs: Vec<Output>,
+    peers: BTreeMap<Peer, Millis>,
+    failure: Option<String>,
+}
+
+impl Host {
+    /// Opens all spaces: migrates, reads digest rows and knowledge. O(patterns).
+    pub fn open(
+        mut disk: Box<dyn Disk>,
+        seed: u64,
+        choice: ReplicaChoice,
+    ) -> Result<Self, StartError> {
+        let mut chance = Chance::new(seed);
+        let empty = Batch::default();
+        let mut rows = Overlay::new(&*disk, &empty);
+        migrations::migrate(&mut rows)?;
+        let held = table::replica_id(&mut rows, None)?;
+        let me = match (choice, held) {
+            (ReplicaChoice::Keep, Some(id)) => id,
+            _ => ReplicaId(chance.next()),
+        };
+        table::replica_id(&mut rows, Some(me))?;
+        let mut replicas = BTreeMap::new();
+        for table in table::catalogue(&rows)? {
+            let id = table.id().clone();
+            replicas.insert(id, Replica::open(table, me, chance.next(), &rows)?);
+        }
+        let batch = rows.into_batch();
+        if !batch.is_empty() {
+            disk.commit(&batch)?;
+            disk.flush()?;
+        }
+        let (tags, peers) = (BTreeMap::new(), BTreeMap::new());
+        let (staged, outputs, failure) = (empty, Vec::new(), None);
+        Ok(Self {
+            disk,
+            replicas,
+            tags,
+            me,
+            chance,
+            staged,
+            outputs,
+            peers,
+            failure,
+        })
+    }
+
+    /// Stages one step. Its outputs come out of [`Host::commit`].
+    pub fn step(&mut self, now: Millis, input: Input) -> Result<Reply, StepError> {
+        if let (Some(failure), Input::Create(_) | Input::Write(..) | Input::Absorb(..)) =
+            (&self.failure, &input)
+        {
+            return Err(StepError::ReadOnly(failure.clone()));
+        }
+        match input {
+            Input::Create(space) => self.create(&space).map(|()| Reply::Done),
+            Input::Write(space, writes) => {
+                self.create(&space)?;
+                self.with(&space, |replica, rows, _| replica.write(now, &writes, rows))
+                    .map(Reply::Written)
+            }
+            Input::Absorb(space, absorb) => {
+                self.create(&space)?;
+                self.with(&space, |replica, rows, _| replica.absorb(&absorb, rows))
+                    .map(Reply::Written)
+            }
+            Input::Sync(space, peer) => self
+                .with(
+                    &space,
+                    |replica, _, out| Ok(replica.open_session(peer, out)),
+                )
+                .map(Reply::Session),
+            Input::Tick => {
+                for space in self.spaces() {
+                    self.with(&space, |replica, rows, out| replica.tick(now, rows, out))?;
+                }
+                Ok(Reply::Done)
+            }
+            Input::Net(input) => self.net(now, input).map(|()| Reply::Done),
+        }
+    }
+
+    fn create(&mut self, space: &SpaceId) -> Result<(), StepError> {
+        if self.replicas.contains_key(space) {
+            return Ok(());
+        }
+        if self.replicas.len() >= SPACES_MAX {
+            return Err(StepError::TooManySpaces(space.clone()));
+        }
+        let mut rows = Overlay::new(&*self.disk, &self.staged);
+        let table = table::create_space(&mut rows, space)?;
+        let mut replica = Replica::open(table, self.me, self.chance.next(), &rows)?;
+        self.peers
+            .iter()
+            .for_each(|(peer, since)| replica.peer_up(*peer, *since));
+        self.staged.merge(rows.into_batch());
+        self.replicas.insert(space.clone(), replica);
+        Ok(())
+    }
+
+    /// Runs a step of one replica on an overlay of its own; on an error nothing of it remains.
+    fn with<T>(
+        &mut self,
+        space: &SpaceId,
+        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Result<T, TableError>,
+    ) -> Result<T, StepError> {
+        let Some(replica) = self.replicas.get_mut(space) else {
+            return Err(StepError::NoSpace(space.clone()));
+        };
+        let mut rows = Overlay::new(&*self.disk, &self.staged);
+        let mut out = Vec::new();
+        match act(replica, &mut rows, &mut out) {
+            Ok(value) => {
+                let batch = rows.into_batch();
+                self.staged.merge(batch);
+                self.outputs.append(&mut out);
+                Ok(value)
+            }
+            // Found before anything moved.
+            Err(error @ (TableError::Limit { .. } | TableError::Shape { .. })) => Err(error.into()),
+            Err(error) => {
+                self.reload(space);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Builds a replica anew from what is staged: what a failed step did to it in RAM is gone.
+    fn reload(&mut self, space: &SpaceId) {
+        let rows = Overlay::new(&*self.disk, &self.staged);
+        let found = table::catalogue(&rows).ok();
+        let table = found.and_then(|all| all.into_iter().find(|table| table.id() == space));
+        let seed = self.chance.next();
+        let fresh = table.and_then(|table| Replica::open(table, self.me, seed, &rows).ok());
+        match fresh {
+            Some(mut replica) => {
+                let tag = self.replicas.get(space).and_then(Replica::tag);
+                tag.into_iter().for_each(|tag| replica.set_tag(tag));
+                self.peers
+                    .iter()
+                    .for_each(|(peer, at)| replica.peer_up(*peer, *at));
+                self.replicas.insert(space.clone(), replica);
+            }
+            None => self.failure = Some(format!("space {space} could not be read back")),
+        }
+    }
+
+    fn net(&mut self, now: Millis, input: NetInput) -> Result<(), StepError> {
+        match input {
+            NetInput::PeerUp { peer } => {
+                self.peers.insert(peer, now);
+                self.replicas
+                    .values_mut()
+                    .for_each(|replica| replica.peer_up(peer, now));
+                Ok(())
+            }
+            NetInput::PeerDown { peer } => {
+                self.peers.remove(&peer);
+                self.replicas
+                    .values_mut()
+                    .for_each(|replica| replica.peer_down(peer));
+                Ok(())
+            }
+            NetInput::PublishFailed { space } => {
+                let Some(space) = self.tags.get(&space).cloned() else {
+                    return Ok(());
+                };
+                self.with(&space, |replica, _, _| {
+                    replica.publish_failed(now);
+                    Ok(())
+                })
+            }
+            NetInput::Rumor {
+                peer,
+                space,
+                message,
+                bytes,
+            } => {
+                let Some(space) = self.tags.get(&space).cloned() else {
+                    return Ok(());
+                };
+                self.with(&space, |replica, rows, out| {
+                    replica.on_rumor(now, peer, message, &bytes, rows, out)
+                })
+            }
+            NetInput::Opened {
+                session,
+                peer,
+                space,
+                opener,
+            } => {
+                let Some(space) = self.tags.get(&space).cloned() else {
+                    self.outputs.push(Output::Net(NetOutput::Close { session }));
+                    return Ok(());
+                };
+                self.with(&space, |replica, rows, out| {
+                    replica.on_opened(now, session, peer, opener, rows, out)
+                })
+            }
+            NetInput::Frame { session, bytes } => self.in_session(session, |replica, rows, out| {
+                replica.on_frame(now, session, &bytes, rows, out)
+            }),
+            NetInput::Writable { session, frames } => self
+                .in_session(session, |replica, rows, out| {
+                    replica.on_writable(now, session, frames, rows, out)
+                }),
+            NetInput::Closed { session } | NetInput::OpenFailed { session } => {
+                self.in_session(session, |replica, _, out| {
+                    replica.on_closed(now, session, out);
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    fn in_session(
+        &mut self,
+        session: SessionId,
+        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Result<(), TableError>,
+    ) -> Result<(), StepError> {
+        let owner = self
+            .replicas
+            .iter()
+            .find(|(_, replica)| replica.has_session(session));
+        match owner.map(|(space, _)| space.clone()) {
+            Some(space) => self.with(&space, act),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes everything staged durable, then releases its outputs. On an error nothing staged has
+    /// happened: replicas are read back from the last durable state and the store is read-only.
+    pub fn commit(&mut self) -> Result<Vec<Output>, DiskError> {
+        let staged = std::mem::take(&mut self.staged);
+        if !staged.is_empty() {
+            let durable = self.disk.commit(&staged).and_then(|()| self.disk.flush());
+            if let Err(error) = durable {
+                self.outputs.clear();
+                self.failure.get_or_insert(error.to_string());
+                for space in self.spaces() {
+                    self.reload(&space);
+                }
+                return Err(error);
+            }
+        }
+        Ok(std::mem::take(&mut self.outputs))
+    }
+
+    /// True iff something waits for the next tick.
+    pub fn is_eager(&self) -> bool {
+        self.replicas.values().any(Replica::has_fresh_rumors)
+    }
+
+    /// Under which tag a space travels.
+    pub fn set_tag(&mut self, space: &SpaceId, tag: SpaceTag) {
+        self.tags.insert(tag, space.clone());
+        if let Some(replica) = self.replicas.get_mut(space) {
+            replica.set_tag(tag);
+        }
+    }
+
+    /// The spaces, by name.
+    pub fn spaces(&self) -> Vec<SpaceId> {
+        self.replicas.keys().cloned().collect()
+    }
+
+    /// The stable name of this replica.
+    pub fn replica_id(&self) -> ReplicaId {
+        self.me
+    }
+
+    /// Why the store is read-only, if it is.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Bytes on disk, dead space included.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.disk.bytes_on_disk()
+    }
+
+    /// A space as readers see it. Call it between a commit and the next step.
+    pub fn view(&self, space: &SpaceId) -> Option<View<'_>> {
+        let replica = self.replicas.get(space)?;
+        Some(View::new(replica, Overlay::new(&*self.disk, &self.staged)))
+    }
+}

@@ -1,0 +1,186 @@
+//! Rumors on gossipsub: which topic carries which space, and which messages await a verdict.
+//!
+//! It must never know what a rumor says: it maps tags to topics and verdicts to acceptances.
+
+use super::behaviour::{Gossip, topic_score};
+use super::{RUMOR_BYTES_MAX, SPACES_MAX};
+use crate::port::{MessageId, SpaceTag, Verdict};
+use libp2p::PeerId;
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use tokio::time::{Duration, Instant};
+
+/// Messages that may await a verdict at once: 256 × 48 KiB = 12 MiB held by the core at worst.
+pub(super) const UNDECIDED_MAX: usize = 256;
+/// A message without verdict for this long has left gossipsub's cache (5 heartbeats = 3.5 s) and
+/// is forgotten.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Every gossiping node subscribes to it and none publishes on it: it shows that a link carries
+/// subscriptions even between nodes without a common space.
+const PRESENCE: &str = "/consilience/1/presence";
+
+struct Undecided {
+    id: gossipsub::MessageId,
+    source: PeerId,
+    since: Instant,
+}
+
+/// The topics we serve and the messages we hold.
+#[derive(Default)]
+pub(super) struct Rumors {
+    topics: BTreeMap<SpaceTag, IdentTopic>,
+    tags: BTreeMap<TopicHash, SpaceTag>,
+    undecided: BTreeMap<MessageId, Undecided>,
+    messages: u64,
+}
+
+impl Rumors {
+    pub(super) fn undecided(&self) -> usize {
+        self.undecided.len()
+    }
+
+    pub(super) fn is_presence(topic: &TopicHash) -> bool {
+        topic.as_str() == PRESENCE
+    }
+
+    pub(super) fn subscribe_presence(gossip: &mut Gossip) {
+        let topic = IdentTopic::new(PRESENCE);
+        if let Err(error) = gossip.subscribe(&topic) {
+            tracing::warn!(%error, "failed to subscribe to the presence topic");
+        }
+    }
+
+    /// Subscribes to the space's topic; a second time changes nothing.
+    pub(super) fn subscribe(&mut self, gossip: &mut Gossip, space: SpaceTag) {
+        if self.topics.contains_key(&space) {
+            return;
+        }
+        debug_assert!(
+            self.topics.len() < SPACES_MAX,
+            "the driver bounds the spaces"
+        );
+        let topic = topic_of(space);
+        let scored = gossip.set_topic_params(topic.clone(), topic_score());
+        debug_assert!(
+            scored.is_ok(),
+            "scoring is initialised where gossip is built"
+        );
+        if let Err(error) = gossip.subscribe(&topic) {
+            tracing::warn!(%error, "failed to subscribe to a space");
+        }
+        self.tags.insert(topic.hash(), space);
+        self.topics.insert(space, topic);
+    }
+
+    pub(super) fn space_of(&self, topic: &TopicHash) -> Option<SpaceTag> {
+        self.tags.get(topic).copied()
+    }
+
+    /// Hands the rumor to gossipsub; whether a session must repair it.
+    pub(super) fn publish(
+        &self,
+        gossip: &mut Gossip,
+        space: SpaceTag,
+        bytes: Vec<u8>,
+    ) -> Published {
+        let Some(topic) = self.topics.get(&space) else {
+            return Published::Lost;
+        };
+        if bytes.len() > RUMOR_BYTES_MAX {
+            return Published::Lost;
+        }
+        match gossip.publish(topic.clone(), bytes) {
+            // A duplicate was published before; whether that arrived was told then.
+            Ok(_) | Err(PublishError::Duplicate) => Published::Sent,
+            Err(error) => {
+                tracing::debug!(%error, "failed to publish a rumor");
+                Published::Lost
+            }
+        }
+    }
+
+    /// Takes a message in for a verdict. `None`: too many await one, this one is dropped.
+    pub(super) fn hold(
+        &mut self,
+        id: gossipsub::MessageId,
+        source: PeerId,
+        now: Instant,
+    ) -> Option<MessageId> {
+        if self.undecided.len() >= UNDECIDED_MAX {
+            self.undecided
+                .retain(|_, held| now.duration_since(held.since) < VERDICT_TIMEOUT);
+        }
+        if self.undecided.len() >= UNDECIDED_MAX {
+            return None;
+        }
+        self.messages += 1;
+        let message = MessageId(self.messages);
+        self.undecided.insert(
+            message,
+            Undecided {
+                id,
+                source,
+                since: now,
+            },
+        );
+        Some(message)
+    }
+
+    /// Reports the core's verdict; one for a message no longer held is dropped.
+    pub(super) fn decide(&mut self, gossip: &mut Gossip, message: MessageId, verdict: Verdict) {
+        let Some(held) = self.undecided.remove(&message) else {
+            return;
+        };
+        let acceptance = match verdict {
+            Verdict::Accept => MessageAcceptance::Accept,
+            Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        gossip.report_message_validation_result(&held.id, &held.source, acceptance);
+    }
+}
+
+/// What became of a rumor we published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Published {
+    /// Queued for at least one peer, which is not delivery.
+    Sent,
+    /// For no peer; a session must carry it.
+    Lost,
+}
+
+fn topic_of(space: SpaceTag) -> IdentTopic {
+    let mut name = String::from("/consilience/1/");
+    for byte in space.0 {
+        write!(name, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    IdentTopic::new(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_most_256_messages_await_a_verdict_and_stale_ones_make_room() {
+        let mut rumors = Rumors::default();
+        let (source, start) = (PeerId::random(), Instant::now());
+        let mut hold = |now| rumors.hold(gossipsub::MessageId::new(b"m"), source, now);
+        for _ in 0..UNDECIDED_MAX {
+            assert!(hold(start).is_some());
+        }
+        assert!(hold(start).is_none());
+        assert!(hold(start + VERDICT_TIMEOUT).is_some());
+    }
+
+    #[test]
+    fn a_topic_is_the_hex_of_the_space_tag() {
+        let topic = topic_of(SpaceTag([0xab; 16]));
+        assert_eq!(
+            topic.hash().as_str(),
+            format!("/consilience/1/{}", "ab".repeat(16))
+        );
+        assert!(!Rumors::is_presence(&topic.hash()));
+    }
+}

@@ -1,0 +1,225 @@
+//! A pattern: the join of all observations of one id, and the ids, limits and edits it is made of.
+//! It must never know bytes, disks or peers.
+
+mod content;
+mod edit;
+mod ids;
+mod observation;
+mod opinion;
+
+use crate::lattice::{Dot, Entry, VersionVector, join_entries};
+pub use content::{Content, ContentError, DIMENSION_MAX, Encoding, LABEL_BYTES_MAX, Shape};
+pub use edit::{Contribution, Delta, DeltaOutcome, Edit, Kills};
+pub use ids::{Digest, EpisodeId, ID_BYTES_MAX, IdError, KeyHash, PatternId, ReplicaId, SpaceId};
+pub use observation::{Observation, Write, WriteReport};
+pub use opinion::{Opinion, Ratio, RatioError, Summary, summarise};
+
+/// Most episodes one pattern may hold live.
+pub const EPISODES_MAX: usize = 65_536;
+/// Most actors the context of one pattern may name. (Knowledge of a space is another matter.)
+pub const CONTEXT_ACTORS_MAX: usize = 1_024;
+/// Most live opinions one pattern may hold: one per contributing replica.
+pub const OPINIONS_MAX: usize = 1_024;
+/// Most concurrent descriptions one pattern may hold.
+pub const DESCRIPTIONS_MAX: usize = 1_024;
+
+/// An episode is cited by an event.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Citation {
+    /// The cited memory.
+    pub episode: EpisodeId,
+    /// The event that cited it.
+    pub dot: Dot,
+}
+
+/// One replica's opinion, as stated by an event.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Voice {
+    /// The event that stated it.
+    pub dot: Dot,
+    /// What was stated.
+    pub opinion: Opinion,
+}
+
+/// A description (label and embedding, by digest), as written by an event.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Description {
+    /// The event that wrote it.
+    pub dot: Dot,
+    /// The content it points to.
+    pub digest: Digest,
+}
+
+impl Entry for Citation {
+    fn dot(&self) -> Dot {
+        self.dot
+    }
+}
+impl Entry for Voice {
+    fn dot(&self) -> Dot {
+        self.dot
+    }
+}
+impl Entry for Description {
+    fn dot(&self) -> Dot {
+        self.dot
+    }
+}
+
+/// The causal state of one pattern: `DotMap` of episodes, opinions and descriptions sharing one
+/// context (Almeida, Shoker, Baquero 2018), with events numbered across the whole space.
+///
+/// The context here is what is known *beyond* the knowledge vector of the space that holds it, plus
+/// whatever of the latter has not been forgotten yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pattern {
+    /// The name; opaque, never recomputed from the contents.
+    pub id: PatternId,
+    /// Events on this pattern that are included.
+    pub context: VersionVector,
+    /// Live citations, sorted.
+    pub episodes: Vec<Citation>,
+    /// Live opinions, sorted.
+    pub opinions: Vec<Voice>,
+    /// Live descriptions, sorted; more than one while concurrent ones are unresolved.
+    pub contents: Vec<Description>,
+}
+
+impl Pattern {
+    /// The bottom: nothing known, nothing live.
+    pub fn new(id: PatternId) -> Self {
+        Self {
+            id,
+            context: VersionVector::new(),
+            episodes: Vec::new(),
+            opinions: Vec::new(),
+            contents: Vec::new(),
+        }
+    }
+
+    /// True iff nothing is live: everything observed has been removed.
+    pub fn is_dead(&self) -> bool {
+        self.episodes.is_empty() && self.opinions.is_empty() && self.contents.is_empty()
+    }
+
+    /// True iff a person may see it: it has a description. Evidence without one is *headless*.
+    pub fn is_visible(&self) -> bool {
+        !self.contents.is_empty()
+    }
+
+    /// The least upper bound of two states of one pattern. Total: it cannot fail. O(n + m).
+    ///
+    /// `my_floor` and `their_floor` are the knowledge vectors of the spaces the states come from
+    /// (empty where unknown): an event at or below a floor has been processed there, whether or not
+    /// the context still says so.
+    #[must_use]
+    pub fn join(&self, mine: &VersionVector, theirs: &Self, their_floor: &VersionVector) -> Self {
+        let mine_saw = |dot: Dot| self.context.covers(dot) || mine.covers(dot);
+        let theirs_saw = |dot: Dot| theirs.context.covers(dot) || their_floor.covers(dot);
+        let mut context = self.context.clone();
+        context.join(&theirs.context);
+        let mut joined = Self {
+            id: self.id.clone(),
+            context,
+            episodes: join_entries(&self.episodes, &theirs.episodes, mine_saw, theirs_saw),
+            opinions: join_entries(&self.opinions, &theirs.opinions, mine_saw, theirs_saw),
+            contents: join_entries(&self.contents, &theirs.contents, mine_saw, theirs_saw),
+        };
+        joined.include_live_dots(mine);
+        joined
+    }
+
+    /// What is live has been seen: entries that only the other side's floor covered enter the
+    /// context, because that floor does not hold here before the session is complete.
+    fn include_live_dots(&mut self, floor: &VersionVector) {
+        let covered = |dot: &Dot| floor.covers(*dot) || self.context.covers(*dot);
+        let new: Vec<Dot> = self.live_dots().filter(|dot| !covered(dot)).collect();
+        new.into_iter().for_each(|dot| self.context.include(dot));
+    }
+
+    /// Drops from the context what the floor implies anyway. Returns true iff something went.
+    pub fn forget(&mut self, floor: &VersionVector) -> bool {
+        let before = self.context.len();
+        self.context.retain(|dot| !floor.covers(dot));
+        self.context.len() != before
+    }
+
+    /// The part of the context beyond `floor` that no live entry shows: what a peer with an equal
+    /// live part still has to be told when it takes over `floor`.
+    #[must_use]
+    pub fn residue(&self, floor: &VersionVector) -> VersionVector {
+        let mut rest = self.context.beyond(floor);
+        if !rest.is_empty() {
+            let live: std::collections::BTreeSet<Dot> = self.live_dots().collect();
+            rest.retain(|dot| !live.contains(&dot));
+        }
+        rest
+    }
+
+    /// The events of all live entries, with repetitions.
+    pub fn live_dots(&self) -> impl Iterator<Item = Dot> + '_ {
+        let episodes = self.episodes.iter().map(Entry::dot);
+        let opinions = self.opinions.iter().map(Entry::dot);
+        episodes
+            .chain(opinions)
+            .chain(self.contents.iter().map(Entry::dot))
+    }
+
+    /// The state restricted to live entries that satisfy the predicate; the context stays whole.
+    #[must_use]
+    pub fn filtered(&self, keep: impl Fn(Dot) -> bool) -> Self {
+        let mut part = self.clone();
+        part.episodes.retain(|entry| keep(entry.dot));
+        part.opinions.retain(|entry| keep(entry.dot));
+        part.contents.retain(|entry| keep(entry.dot));
+        part
+    }
+
+    /// Adds live entries of another state of the same pattern that are not here yet.
+    pub fn overlay(&mut self, other: &Self) {
+        union(&mut self.episodes, &other.episodes);
+        union(&mut self.opinions, &other.opinions);
+        union(&mut self.contents, &other.contents);
+    }
+
+    /// The distinct cited episodes in order.
+    pub fn episode_ids(&self) -> impl Iterator<Item = &EpisodeId> {
+        let mut last: Option<&EpisodeId> = None;
+        self.episodes.iter().filter_map(move |citation| {
+            let fresh = last != Some(&citation.episode);
+            last = Some(&citation.episode);
+            fresh.then_some(&citation.episode)
+        })
+    }
+
+    /// The first limit this state breaks, in words, or `None`. A function of the state alone, so
+    /// every replica judges alike.
+    pub fn broken_limit(&self) -> Option<&'static str> {
+        let sorted = is_strictly_sorted(&self.episodes)
+            && is_strictly_sorted(&self.opinions)
+            && is_strictly_sorted(&self.contents);
+        if !sorted {
+            return Some("entries are unsorted or doubled");
+        }
+        if self.episodes.len() > EPISODES_MAX {
+            return Some("more than 65,536 episodes");
+        }
+        if self.context.len() > CONTEXT_ACTORS_MAX {
+            return Some("more than 1,024 actors in its context");
+        }
+        if self.opinions.len() > OPINIONS_MAX || self.contents.len() > DESCRIPTIONS_MAX {
+            return Some("more than 1,024 opinions or descriptions");
+        }
+        let valid = self.live_dots().all(Dot::is_valid)
+            && self.opinions.iter().all(|voice| voice.opinion.is_valid());
+        (!valid).then_some("a counter, weight or ratio out of range")
+    }
+}
+
+fn union<E: Entry>(mine: &mut Vec<E>, theirs: &[E]) {
+    *mine = join_entries(mine, theirs, |_| false, |_| false);
+}
+
+fn is_strictly_sorted<E: Ord>(entries: &[E]) -> bool {
+    entries.windows(2).all(|pair| pair[0] < pair[1])
+}

@@ -1,0 +1,378 @@
+//! One space at one node: patterns, index, knowledge, rumors and sessions under one step function.
+//! It must never know a clock, a thread or a socket; time and chance are handed in.
+
+mod exchange;
+mod local;
+mod merge;
+mod rumors;
+mod speak;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use crate::codec::frame::Standing;
+use crate::codec::knowledge_hash;
+use crate::disk::Overlay;
+use crate::index::Index;
+use crate::lattice::{Actor, VersionVector};
+use crate::pattern::{
+    Content, Digest, KeyHash, Pattern, PatternId, ReplicaId, Shape, SpaceId, WriteReport,
+};
+use crate::port::{NetOutput, Peer, SessionId, SpaceTag};
+use crate::sync::{Chance, Millis, Outcome, Peers};
+use crate::table::{DigestRow, Table, TableError};
+use exchange::Live;
+pub use rumors::RUMOR_DELAY_MS;
+
+/// How a session went.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionReport {
+    /// The space.
+    pub space: SpaceId,
+    /// The stream.
+    pub session: SessionId,
+    /// The other end.
+    pub peer: Peer,
+    /// How it ended; `None` where it broke.
+    pub outcome: Option<Outcome>,
+    /// Turns taken by both sides.
+    pub turns: u32,
+    /// Frame bytes received and sent.
+    pub bytes: (u64, u64),
+    /// Parts received and sent.
+    pub parts: (u64, u64),
+    /// Contents received and sent.
+    pub contents: (u64, u64),
+}
+
+/// What a step asks for; nothing of it may happen before the step's writes are durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// For the network.
+    Net(NetOutput),
+    /// A session is over.
+    Ended(SessionReport),
+}
+
+/// States from a dump: one side of a session, without a peer.
+#[derive(Clone, Debug, Default)]
+pub struct Absorb {
+    /// Whole states.
+    pub states: Vec<Pattern>,
+    /// Content they name.
+    pub contents: Vec<Content>,
+    /// The knowledge vector of where they come from.
+    pub floor: VersionVector,
+    /// This is the last of a verified whole: its knowledge may be taken over.
+    pub complete: bool,
+}
+
+/// Sizes and open ends of a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Live patterns.
+    pub patterns: u64,
+    /// Records that still carry a context, dead ones included.
+    pub contexts: u64,
+    /// Keys with removals beyond the knowledge vector.
+    pub residue: u64,
+    /// Contents referred to and missing.
+    pub wants: u64,
+    /// Keys lost to damage.
+    pub holes: u64,
+    /// Sessions open.
+    pub sessions: u64,
+    /// Sessions that ended, and how many of them broke.
+    pub sessions_ended: u64,
+    /// Of those, the broken ones.
+    pub sessions_broken: u64,
+    /// Times another claimed events of our own actor.
+    pub actor_claims: u64,
+    /// Sessions after which roots differed without a reason.
+    pub divergences: u64,
+    /// Frame bytes received and sent.
+    pub bytes_in: u64,
+    /// Frame bytes sent.
+    pub bytes_out: u64,
+}
+
+/// One space under one step function.
+#[derive(Debug)]
+pub struct Replica {
+    table: Table,
+    me: ReplicaId,
+    tag: Option<SpaceTag>,
+    index: Index,
+    /// What is fully incorporated, our own events included.
+    knowledge: VersionVector,
+    actor: Option<Actor>,
+    counter: u64,
+    /// Our previous event on each key, exact, for this incarnation only.
+    previous: BTreeMap<KeyHash, u64>,
+    /// Contexts no live entry shows, per key; what lies beyond knowledge is the residue.
+    silent: BTreeMap<KeyHash, VersionVector>,
+    /// Keys whose record carries a context.
+    contexts: BTreeSet<KeyHash>,
+    holes: BTreeSet<KeyHash>,
+    sequence: u64,
+    /// Changes of live parts since open.
+    changes: u64,
+    chance: Chance,
+    peers: Peers,
+    thorough: BTreeSet<Peer>,
+    sessions: BTreeMap<SessionId, Live>,
+    next_session: u64,
+    outbox: rumors::Outbox,
+    counts: Counts,
+}
+
+impl Replica {
+    /// Reads a space: its digest rows and knowledge, and the few records with a context.
+    /// O(patterns) rows, no pattern decoded otherwise.
+    pub fn open(
+        table: Table,
+        me: ReplicaId,
+        seed: u64,
+        rows: &Overlay<'_>,
+    ) -> Result<Self, TableError> {
+        let mut chance = Chance::new(seed);
+        let mut replica = Self {
+            knowledge: table.knowledge(rows)?,
+            sequence: table.last_sequence(rows)?,
+            holes: table.holes(rows)?.into_iter().collect(),
+            me,
+            tag: None,
+            index: Index::new(),
+            actor: None,
+            counter: 0,
+            previous: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            contexts: BTreeSet::new(),
+            changes: 0,
+            peers: Peers::new(chance.next()),
+            // Session ids must not repeat across replicas of one host: the host spaces them out.
+            next_session: chance.next() >> 1 & !0xffff_ffff,
+            chance,
+            thorough: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+            outbox: rumors::Outbox::default(),
+            counts: Counts::default(),
+            table,
+        };
+        for (key, row) in replica.table.digests(rows)? {
+            replica.index.set(key, row.digest);
+            replica.note_row(key, row, rows)?;
+        }
+        replica.index.refresh();
+        replica.counts.wants = replica.table.wants(rows, usize::MAX)?.len() as u64;
+        Ok(replica)
+    }
+
+    fn note_row(
+        &mut self,
+        key: KeyHash,
+        row: DigestRow,
+        rows: &Overlay<'_>,
+    ) -> Result<(), TableError> {
+        if row.has_context
+            && let Some(pattern) = self.table.load(rows, key)?
+        {
+            self.note_context(key, &pattern);
+        }
+        Ok(())
+    }
+
+    /// The space.
+    pub fn id(&self) -> &SpaceId {
+        self.table.id()
+    }
+
+    /// Under which tag the space travels.
+    pub fn set_tag(&mut self, tag: SpaceTag) {
+        self.tag = Some(tag);
+    }
+
+    /// Under which tag the space travels, once the network has said so.
+    pub fn tag(&self) -> Option<SpaceTag> {
+        self.tag
+    }
+
+    /// The peer table, for status.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Root, size and knowledge hash at this moment. O(residue + actors).
+    pub fn standing(&self) -> Standing {
+        Standing {
+            root: self.index.root(),
+            patterns: self.index.len(),
+            knowledge_hash: self.knowledge_hash(),
+        }
+    }
+
+    /// Time passes: fresh events are pushed, due sessions opened, some contexts forgotten.
+    pub fn tick(
+        &mut self,
+        now: Millis,
+        rows: &mut Overlay<'_>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), TableError> {
+        self.push_rumors(now, out);
+        self.open_due(now, out);
+        self.sweep(rows)
+    }
+
+    /// A peer is connected.
+    pub fn peer_up(&mut self, peer: Peer, now: Millis) {
+        self.peers.up(peer, now);
+    }
+
+    /// A peer is gone.
+    pub fn peer_down(&mut self, peer: Peer) {
+        self.peers.down(peer);
+    }
+
+    /// Something we published may be lost: ask around soon.
+    pub fn publish_failed(&mut self, now: Millis) {
+        self.peers.want_any(now);
+    }
+
+    fn knowledge_hash(&self) -> u64 {
+        let beyond = |(key, vector): (&KeyHash, &VersionVector)| {
+            let rest = vector.beyond(&self.knowledge);
+            (!rest.is_empty()).then_some((*key, rest))
+        };
+        let residue: Vec<(KeyHash, VersionVector)> =
+            self.silent.iter().filter_map(beyond).collect();
+        knowledge_hash(
+            &self.knowledge,
+            residue.iter().map(|(key, vector)| (*key, vector)),
+        )
+    }
+
+    /// What may be forgotten: what we know, and every open session was told we know.
+    fn floor(&self) -> VersionVector {
+        let announced = self
+            .sessions
+            .values()
+            .filter_map(|live| live.session.announced());
+        announced.fold(self.knowledge.clone(), |floor, vector| floor.meet(vector))
+    }
+}
+
+/// A space as readers see it: only what is durable.
+pub struct View<'r> {
+    replica: &'r Replica,
+    rows: Overlay<'r>,
+}
+
+impl<'r> View<'r> {
+    /// A replica and the rows it speaks of.
+    pub fn new(replica: &'r Replica, rows: Overlay<'r>) -> Self {
+        Self { replica, rows }
+    }
+
+    /// The root of the index.
+    pub fn root(&self) -> Digest {
+        self.replica.index.root()
+    }
+
+    /// Live patterns.
+    pub fn len(&self) -> u64 {
+        self.replica.index.len()
+    }
+
+    /// True iff no pattern is live.
+    pub fn is_empty(&self) -> bool {
+        self.replica.index.is_empty()
+    }
+
+    /// The knowledge vector, our own events included.
+    pub fn knowledge(&self) -> &'r VersionVector {
+        &self.replica.knowledge
+    }
+
+    /// Equal at two replicas with equal roots iff they have nothing to tell each other.
+    pub fn knowledge_hash(&self) -> u64 {
+        self.replica.knowledge_hash()
+    }
+
+    /// What embeddings look like, once one was written.
+    pub fn shape(&self) -> Option<Shape> {
+        self.replica.table.shape()
+    }
+
+    /// The number of the latest change.
+    pub fn version(&self) -> u64 {
+        self.replica.sequence
+    }
+
+    /// A pattern by id; dead ones count as absent. O(its size).
+    pub fn get(&self, id: &PatternId) -> Result<Option<Pattern>, TableError> {
+        let key = crate::codec::key_hash(self.replica.table.id(), id);
+        let found = self.replica.table.load(&self.rows, key)?;
+        Ok(found.filter(|pattern| !pattern.is_dead()))
+    }
+
+    /// Content by digest.
+    pub fn content(&self, digest: &Digest) -> Result<Option<Content>, TableError> {
+        self.replica.table.content(&self.rows, *digest)
+    }
+
+    /// Every record in key order, dead ones with a context included.
+    pub fn for_each(
+        &self,
+        visit: &mut dyn FnMut(&Pattern) -> ControlFlow<()>,
+    ) -> Result<(), TableError> {
+        for (key, _) in self.replica.table.digests(&self.rows)? {
+            if let Some(pattern) = self.replica.table.load(&self.rows, key)?
+                && visit(&pattern).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The digest the index holds for a pattern.
+    pub fn indexed(&self, id: &PatternId) -> Option<Digest> {
+        self.replica
+            .index
+            .get(&crate::codec::key_hash(self.replica.table.id(), id))
+    }
+
+    /// The connected peers as this space knows them.
+    pub fn peers(&self) -> &'r Peers {
+        &self.replica.peers
+    }
+
+    /// Sizes and open ends.
+    pub fn counts(&self) -> Counts {
+        let knowledge = &self.replica.knowledge;
+        let beyond = |vector: &&VersionVector| !knowledge.dominates(vector);
+        Counts {
+            patterns: self.replica.index.len(),
+            contexts: self.replica.contexts.len() as u64,
+            residue: self.replica.silent.values().filter(beyond).count() as u64,
+            holes: self.replica.holes.len() as u64,
+            sessions: self.replica.sessions.len() as u64,
+            wants: self
+                .replica
+                .table
+                .wants(&self.rows, usize::MAX)
+                .map_or(0, |w| w.len() as u64),
+            ..self.replica.counts
+        }
+    }
+}
+
+/// The sum of two reports.
+pub(crate) fn add_reports(left: WriteReport, right: WriteReport) -> WriteReport {
+    WriteReport {
+        inserted: left.inserted + right.inserted,
+        updated: left.updated + right.updated,
+        removed: left.removed + right.removed,
+        unchanged: left.unchanged + right.unchanged,
+    }
+}

@@ -1,0 +1,276 @@
+//! The one door through which a state changes: join, forget, store, index, knowledge.
+//! It must never know whether the change came from a caller, a rumor, a session or a dump.
+
+use super::{Absorb, Replica, add_reports};
+use crate::codec::{content_digest, key_hash};
+use crate::disk::Overlay;
+use crate::lattice::{Actor, Dot, VersionVector};
+use crate::pattern::{Content, Contribution, Edit, KeyHash, Pattern, WriteReport};
+use crate::table::{Change, TableError};
+
+/// Records whose context is swept in one tick.
+const SWEEP_PER_TICK: usize = 512;
+
+impl Replica {
+    /// Joins a state of one key that comes from where `their_floor` is known.
+    pub(super) fn join_state(
+        &mut self,
+        rows: &mut Overlay<'_>,
+        key: KeyHash,
+        mine: Option<Pattern>,
+        theirs: &Pattern,
+        their_floor: &VersionVector,
+    ) -> Result<(Change, Pattern), TableError> {
+        let nothing = VersionVector::new();
+        let hole = self.holes.contains(&key);
+        let my_floor = if hole { &nothing } else { &self.knowledge };
+        let bottom = Pattern::new(theirs.id.clone());
+        let joined = mine
+            .as_ref()
+            .unwrap_or(&bottom)
+            .join(my_floor, theirs, their_floor);
+        if hole {
+            self.table.fill_hole(rows, key);
+            self.holes.remove(&key);
+        }
+        self.settle(rows, key, mine.as_ref(), joined)
+    }
+
+    /// Stores a state that is newer than what is held: forgets what may be forgotten, writes the
+    /// rows, moves the index. Returns the state as stored.
+    pub(super) fn settle(
+        &mut self,
+        rows: &mut Overlay<'_>,
+        key: KeyHash,
+        before: Option<&Pattern>,
+        mut after: Pattern,
+    ) -> Result<(Change, Pattern), TableError> {
+        after.forget(&self.floor());
+        if before == Some(&after) {
+            let digest = self.index.get(&key);
+            return Ok((
+                Change {
+                    before: digest,
+                    after: digest,
+                },
+                after,
+            ));
+        }
+        let change = self
+            .table
+            .store(rows, key, before, &after, self.sequence + 1)?;
+        if change.before != change.after {
+            self.sequence += 1;
+            self.changes += 1;
+            self.index.set(key, change.after);
+        }
+        self.note_context(key, &after);
+        Ok((change, after))
+    }
+
+    /// Keeps the sets that speak of contexts in step with a stored record.
+    pub(super) fn note_context(&mut self, key: KeyHash, pattern: &Pattern) {
+        let silent = pattern.residue(&VersionVector::new());
+        if silent.is_empty() {
+            self.silent.remove(&key);
+        } else {
+            self.silent.insert(key, silent);
+        }
+        if pattern.context.is_empty() {
+            self.contexts.remove(&key);
+        } else {
+            self.contexts.insert(key);
+        }
+    }
+
+    /// Takes over knowledge after everything it speaks of is stored, in the same batch or later.
+    pub(super) fn raise(
+        &mut self,
+        rows: &mut Overlay<'_>,
+        theirs: &VersionVector,
+    ) -> Result<(), TableError> {
+        if !self.holes.is_empty() {
+            return Ok(());
+        }
+        for dot in theirs.beyond(&self.knowledge).dots() {
+            self.table.know(rows, dot)?;
+        }
+        self.knowledge.join(theirs);
+        Ok(())
+    }
+
+    /// Forgets, in some records, what knowledge has come to cover. Bounded work.
+    pub(super) fn sweep(&mut self, rows: &mut Overlay<'_>) -> Result<(), TableError> {
+        if self.contexts.is_empty() {
+            return Ok(());
+        }
+        let floor = self.floor();
+        let start = KeyHash(
+            self.chance
+                .next()
+                .to_be_bytes()
+                .repeat(2)
+                .try_into()
+                .expect("2 x 8"),
+        );
+        let after = self.contexts.range(start..).copied();
+        let keys: Vec<KeyHash> = after
+            .chain(self.contexts.range(..start).copied())
+            .take(SWEEP_PER_TICK)
+            .collect();
+        for key in keys {
+            let Some(before) = self.table.load(rows, key)? else {
+                self.contexts.remove(&key);
+                self.silent.remove(&key);
+                continue;
+            };
+            let mut after = before.clone();
+            if after.forget(&floor) {
+                self.settle(rows, key, Some(&before), after)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps content if it has the shape of the space and something refers to it.
+    pub(super) fn keep_content(
+        &mut self,
+        rows: &mut Overlay<'_>,
+        content: &Content,
+    ) -> Result<(), TableError> {
+        let digest = content_digest(content);
+        if self.table.references(rows, digest)? > 0 {
+            self.table
+                .fix_shape(rows, content.shape(), "received from a peer")?;
+            self.table.put_content(rows, digest, content)?;
+        }
+        Ok(())
+    }
+
+    /// Takes states from a dump, as a one-sided session.
+    pub fn absorb(
+        &mut self,
+        absorb: &Absorb,
+        rows: &mut Overlay<'_>,
+    ) -> Result<WriteReport, TableError> {
+        self.check_claims(&absorb.floor, rows)?;
+        let mut report = WriteReport::default();
+        for state in &absorb.states {
+            self.check_pattern_claims(state, rows)?;
+            let key = key_hash(self.table.id(), &state.id);
+            let mine = self.table.load(rows, key)?;
+            let (change, _) = self.join_state(rows, key, mine, state, &absorb.floor)?;
+            report = add_reports(report, report_of(change));
+        }
+        for content in &absorb.contents {
+            self.keep_content(rows, content)?;
+        }
+        if absorb.complete {
+            self.raise(rows, &absorb.floor)?;
+        }
+        Ok(report)
+    }
+
+    // ---- claims on our own actor
+
+    /// Checks a vector for events of our live actor that we never did (forged, or done by a clone
+    /// of us), before it is used as a floor: we take a fresh actor and state again what is ours.
+    pub(super) fn check_claims(
+        &mut self,
+        vector: &VersionVector,
+        rows: &mut Overlay<'_>,
+    ) -> Result<(), TableError> {
+        match self.actor {
+            Some(actor) if vector.get(actor) > self.counter => self.change_actor(actor, rows),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_pattern_claims(
+        &mut self,
+        state: &Pattern,
+        rows: &mut Overlay<'_>,
+    ) -> Result<(), TableError> {
+        let Some(actor) = self.actor else {
+            return Ok(());
+        };
+        let live = state
+            .live_dots()
+            .filter(|dot| dot.actor == actor)
+            .map(|dot| dot.counter);
+        let claim = live.max().unwrap_or(0).max(state.context.get(actor));
+        if claim > self.counter {
+            self.change_actor(actor, rows)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn change_actor(
+        &mut self,
+        old: Actor,
+        rows: &mut Overlay<'_>,
+    ) -> Result<(), TableError> {
+        tracing::warn!(space = %self.table.id(), actor = old.0, "another claims events of our actor");
+        self.counts.actor_claims += 1;
+        self.actor = None;
+        self.counter = 0;
+        let keys: Vec<KeyHash> = std::mem::take(&mut self.previous).into_keys().collect();
+        for key in keys {
+            let Some(pattern) = self.table.load(rows, key)? else {
+                continue;
+            };
+            let own = own_contribution(&pattern, old);
+            self.edit_key(
+                rows,
+                key,
+                Some(pattern.clone()),
+                &pattern.id,
+                &Edit::Affirm(own),
+                None,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A fresh event of ours. An actor is taken at the first one and kept in RAM only.
+    pub(super) fn next_dot(&mut self) -> Dot {
+        let chance = &mut self.chance;
+        let actor = *self.actor.get_or_insert_with(|| Actor(chance.next()));
+        self.counter += 1;
+        Dot::new(actor, self.counter)
+    }
+}
+
+/// What an actor has live in a pattern.
+fn own_contribution(pattern: &Pattern, actor: Actor) -> Contribution {
+    let episodes = pattern
+        .episodes
+        .iter()
+        .filter(|entry| entry.dot.actor == actor);
+    let opinions = pattern
+        .opinions
+        .iter()
+        .filter(|entry| entry.dot.actor == actor);
+    let contents = pattern
+        .contents
+        .iter()
+        .filter(|entry| entry.dot.actor == actor);
+    Contribution {
+        episodes: episodes.map(|entry| entry.episode.clone()).collect(),
+        opinion: opinions.map(|entry| entry.opinion).next_back(),
+        content: contents.map(|entry| entry.digest).next_back(),
+    }
+}
+
+/// A change in the words of a report.
+pub(super) fn report_of(change: Change) -> WriteReport {
+    let mut report = WriteReport::default();
+    match (change.before, change.after) {
+        (before, after) if before == after => report.unchanged = 1,
+        (None, _) => report.inserted = 1,
+        (_, None) => report.removed = 1,
+        _ => report.updated = 1,
+    }
+    report
+}

@@ -1,0 +1,269 @@
+//! Sessions, speaking: what a session wants to say becomes frames, within the stream's credit.
+//! It must never know what the peer will make of it.
+
+use super::exchange::Live;
+use super::{Output, Replica};
+use crate::codec::frame::{
+    Envelope, FRAGMENT_BYTES, FRAME_BYTES_GOAL, FRAME_BYTES_MAX, Frame, HOLES_MAX, Hello,
+    KNOWLEDGE_ROWS_MAX, PARTS_MAX, Part, Scope, encode_frame,
+};
+use crate::codec::{encode_content, encode_record, state_digest};
+use crate::disk::Overlay;
+use crate::lattice::VersionVector;
+use crate::pattern::{KeyHash, Pattern};
+use crate::port::{NetOutput, SessionId};
+use crate::sync::{Emit, show};
+use crate::table::TableError;
+
+/// Residue entries in one frame: with 8 actors each about 100 KiB.
+const RESIDUE_PER_FRAME: usize = 512;
+
+impl Replica {
+    /// Says what the credit allows. Costs reads of what it ships; changes nothing on disk.
+    pub(super) fn speak(
+        &mut self,
+        session: SessionId,
+        rows: &mut Overlay<'_>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), TableError> {
+        loop {
+            let Some(live) = self.sessions.get_mut(&session) else {
+                return Ok(());
+            };
+            if !live.open || live.credit == 0 {
+                return Ok(());
+            }
+            if let Some(bytes) = live.pending.pop_front() {
+                live.credit -= 1;
+                live.report.bytes.1 += bytes.len() as u64;
+                self.counts.bytes_out += bytes.len() as u64;
+                out.push(Output::Net(NetOutput::Frame { session, bytes }));
+                continue;
+            }
+            let Some(emit) = live.session.next_emit() else {
+                return Ok(());
+            };
+            self.say(session, &emit, rows)?;
+        }
+    }
+
+    fn say(
+        &mut self,
+        session: SessionId,
+        emit: &Emit,
+        rows: &mut Overlay<'_>,
+    ) -> Result<(), TableError> {
+        let frames = self.frames_of(session, emit, rows)?;
+        let standing = self.standing();
+        let changes = self.changes;
+        let Some(live) = self.sessions.get_mut(&session) else {
+            return Ok(());
+        };
+        let quiet = changes == live.changes_at_hello + live.own_changes;
+        let ends_turn = live.session.said(emit, standing, quiet);
+        let last = frames.len().checked_sub(1);
+        for (at, frame) in frames.into_iter().enumerate() {
+            enqueue(live, frame, ends_turn && Some(at) == last);
+        }
+        Ok(())
+    }
+
+    fn frames_of(
+        &mut self,
+        session: SessionId,
+        emit: &Emit,
+        rows: &Overlay<'_>,
+    ) -> Result<Vec<Frame>, TableError> {
+        Ok(match emit {
+            Emit::Beat => vec![Frame::Beat(self.standing())],
+            Emit::Hello { thorough } => vec![self.hello(session, *thorough)],
+            Emit::Knowledge(range) => {
+                let announced = self.announced(session);
+                let page = announced.rows()[range.clone()].to_vec();
+                let page = VersionVector::from_sorted(page).expect("rows of a vector are sorted");
+                vec![Frame::Knowledge(page)]
+            }
+            Emit::Walk(prefixes, cut) => {
+                let nodes = prefixes
+                    .iter()
+                    .map(|prefix| show(&self.index, *prefix, *cut));
+                vec![Frame::Walk {
+                    hash_bytes: *cut,
+                    nodes: nodes.collect(),
+                }]
+            }
+            Emit::Ask(asks) => vec![Frame::Ask(asks.clone())],
+            Emit::AskContent(digests) => vec![Frame::AskContent(digests.clone())],
+            Emit::Parts => vec![self.parts(session, rows)?],
+            Emit::Contents => vec![self.contents(session, rows)?],
+            Emit::Residue => self.residue(session, rows)?,
+            Emit::Done => {
+                let live = self.sessions.get(&session);
+                let quiet = live
+                    .is_some_and(|live| self.changes == live.changes_at_hello + live.own_changes);
+                vec![Frame::Done {
+                    standing: self.standing(),
+                    quiet,
+                }]
+            }
+        })
+    }
+
+    fn announced(&self, session: SessionId) -> VersionVector {
+        let live = self.sessions.get(&session);
+        live.and_then(|live| live.session.announced().cloned())
+            .unwrap_or_default()
+    }
+
+    /// Root and knowledge are one snapshot: both are taken here, between two writes.
+    fn hello(&mut self, session: SessionId, thorough: bool) -> Frame {
+        let standing = self.standing();
+        let rows = self.knowledge.len().min(KNOWLEDGE_ROWS_MAX);
+        let holes = self.holes.iter().take(HOLES_MAX).copied().collect();
+        let hello = Hello {
+            standing,
+            shape: self.table.shape(),
+            knowledge_rows: u32::try_from(rows).expect("at most 2^20"),
+            holes,
+            thorough,
+        };
+        if let Some(live) = self.sessions.get_mut(&session) {
+            live.changes_at_hello = self.changes;
+            live.session.announce(standing, self.knowledge.clone());
+        }
+        Frame::Hello(hello)
+    }
+
+    fn parts(&mut self, session: SessionId, rows: &Overlay<'_>) -> Result<Frame, TableError> {
+        let mut parts = Vec::new();
+        let mut bytes = 0;
+        while bytes < FRAME_BYTES_GOAL && parts.len() < PARTS_MAX {
+            let Some(live) = self.sessions.get_mut(&session) else {
+                break;
+            };
+            let Some((key, scope)) = live.session.next_part(&self.index) else {
+                break;
+            };
+            let Some(part) = self.part(session, key, scope, rows)? else {
+                continue;
+            };
+            bytes += encode_record(&part.state).len() + 40;
+            parts.push(part);
+        }
+        if let Some(live) = self.sessions.get_mut(&session) {
+            live.report.parts.1 += parts.len() as u64;
+        }
+        Ok(Frame::Parts(parts))
+    }
+
+    /// What travels for one key: entries the peer's knowledge does not cover, unless all are wanted
+    /// or the peer has lost the key. A key of which nothing is held any more has no part.
+    fn part(
+        &self,
+        session: SessionId,
+        key: KeyHash,
+        scope: Scope,
+        rows: &Overlay<'_>,
+    ) -> Result<Option<Part>, TableError> {
+        let Some(live) = self.sessions.get(&session) else {
+            return Ok(None);
+        };
+        let forgotten = live.forgotten.get(&key).map(|id| Pattern::new(id.clone()));
+        let Some(mut state) = self.table.load(rows, key)?.or(forgotten) else {
+            return Ok(None);
+        };
+        let digest = state_digest(&state);
+        let lost = live
+            .session
+            .their_hello()
+            .is_some_and(|hello| hello.holes.contains(&key));
+        let scope = if lost || live.session.is_thorough() {
+            Scope::Whole
+        } else {
+            scope
+        };
+        if scope == Scope::Fresh
+            && let Some(known) = live.session.their_knowledge()
+        {
+            state = state.filtered(|dot| !known.covers(dot));
+        }
+        if let Some(announced) = live.session.announced().filter(|_| self.holes.is_empty()) {
+            state.context = state.context.beyond(announced);
+        }
+        Ok(Some(Part {
+            state,
+            digest,
+            scope,
+        }))
+    }
+
+    fn contents(&mut self, session: SessionId, rows: &Overlay<'_>) -> Result<Frame, TableError> {
+        let mut contents = Vec::new();
+        let mut bytes = 0;
+        while bytes < FRAME_BYTES_GOAL {
+            let Some(live) = self.sessions.get_mut(&session) else {
+                break;
+            };
+            let Some(digest) = live.session.next_content() else {
+                break;
+            };
+            if let Some(content) = self.table.content(rows, digest)? {
+                bytes += encode_content(&content).len() + 4;
+                contents.push(content);
+            }
+        }
+        if let Some(live) = self.sessions.get_mut(&session) {
+            live.report.contents.1 += contents.len() as u64;
+        }
+        Ok(Frame::Contents(contents))
+    }
+
+    /// Contexts beyond what we announced that no live entry shows. It must come after the last
+    /// comparison and before knowledge is taken over, or removals are forgotten.
+    fn residue(&self, session: SessionId, rows: &Overlay<'_>) -> Result<Vec<Frame>, TableError> {
+        let announced = self.announced(session);
+        let mut parts = Vec::new();
+        for (key, silent) in &self.silent {
+            let context = silent.beyond(&announced);
+            if context.is_empty() {
+                continue;
+            }
+            let Some(held) = self.table.load(rows, *key)? else {
+                continue;
+            };
+            let state = Pattern {
+                context,
+                ..Pattern::new(held.id.clone())
+            };
+            parts.push(Part {
+                state,
+                digest: state_digest(&held),
+                scope: Scope::Fresh,
+            });
+        }
+        Ok(parts
+            .chunks(RESIDUE_PER_FRAME)
+            .map(|page| Frame::Residue(page.to_vec()))
+            .collect())
+    }
+}
+
+/// Cuts what does not fit into one frame.
+fn enqueue(live: &mut Live, frame: Frame, ends_turn: bool) {
+    let bytes = encode_frame(&Envelope { frame, ends_turn });
+    if bytes.len() <= FRAME_BYTES_MAX {
+        live.pending.push_back(bytes);
+        return;
+    }
+    let pieces = bytes.len().div_ceil(FRAGMENT_BYTES);
+    for (at, piece) in bytes.chunks(FRAGMENT_BYTES).enumerate() {
+        let frame = Frame::Fragment {
+            more: at + 1 < pieces,
+            bytes: piece.to_vec(),
+        };
+        live.pending.push_back(encode_frame(&Envelope {
+            frame,
+            ends_turn: false,
+        }));
+    }
+}

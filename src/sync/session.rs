@@ -1,0 +1,600 @@
+//! One reconciliation with one peer, sans I/O: whose turn it is, what is still owed, when it ends.
+//! It must never know a pattern's value; it deals in keys, digests and knowledge.
+//!
+//! The two sides alternate in turns. A turn is one or more frames, the last one marked. A side with
+//! nothing left to say ends its turn with its residue and `Done`; when both have done so in
+//! succession the session is complete. See `src/codec/README.md` for the grammar.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::codec::frame::{
+    ASKS_MAX, Ask, Hello, KNOWLEDGE_ROWS, Scope, Standing, WalkBody, WalkNode,
+};
+use crate::index::{Index, Node, Prefix};
+use crate::lattice::VersionVector;
+use crate::pattern::{Digest, KeyHash};
+
+/// Turns after which a session is given up: a walk takes at most 33, exchanges a handful.
+pub const SESSION_TURNS_MAX: u32 = 256;
+/// Nodes shown in one frame; an inner node takes at most 530 bytes with whole hashes.
+const WALK_NODES_PER_FRAME: usize = 400;
+/// Hash bytes shown at first, and in the retry after unequal roots.
+const HASH_BYTES: u8 = 8;
+const HASH_BYTES_THOROUGH: u8 = 32;
+
+/// How this side begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// We open and expect to be equal: ask first.
+    Beat,
+    /// We open and expect differences.
+    Hello,
+    /// As `Hello`, with whole hashes and whole parts.
+    Thorough,
+    /// The other side opens.
+    Await,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// There was nothing to do.
+    Equal,
+    /// Everything was exchanged: the peer's knowledge may be taken over.
+    Complete,
+    /// Everything was exchanged and yet the roots differ, with no other write to explain it.
+    Diverged,
+    /// A race left something open; another session will close it.
+    Incomplete,
+}
+
+/// What to say next. The caller fills in values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Emit {
+    /// `Frame::Beat`.
+    Beat,
+    /// `Frame::Hello`: call [`Session::announce`] with what it says.
+    Hello {
+        /// Whole hashes and parts.
+        thorough: bool,
+    },
+    /// `Frame::Knowledge` with these rows of the announced vector.
+    Knowledge(std::ops::Range<usize>),
+    /// `Frame::Walk` with these nodes.
+    Walk(Vec<Prefix>, u8),
+    /// `Frame::Ask`.
+    Ask(Vec<Ask>),
+    /// `Frame::AskContent`.
+    AskContent(Vec<Digest>),
+    /// `Frame::Parts`: call [`Session::next_part`] until the frame is full.
+    Parts,
+    /// `Frame::Contents`: call [`Session::next_content`] until the frame is full.
+    Contents,
+    /// `Frame::Residue`, all of it.
+    Residue,
+    /// `Frame::Done`.
+    Done,
+}
+
+/// Keys below a prefix that are to be shipped, except some.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Range {
+    prefix: Prefix,
+    after: Option<KeyHash>,
+    skip: BTreeSet<KeyHash>,
+}
+
+/// What the peer has said of itself.
+#[derive(Clone, Debug)]
+struct Theirs {
+    hello: Hello,
+    knowledge: VersionVector,
+}
+
+/// Keys a walk found to differ; the caller decides for each whether to ship or to ask.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Received {
+    /// Both sides hold these, with different live parts.
+    pub differing: Vec<KeyHash>,
+}
+
+/// One side of one session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    my_turn: bool,
+    beat_due: bool,
+    hello_due: bool,
+    thorough: bool,
+    mine: Option<(Standing, VersionVector)>,
+    theirs: Option<Theirs>,
+    knowledge_sent: usize,
+    walking: bool,
+    walk: VecDeque<Prefix>,
+    ship: BTreeMap<KeyHash, Scope>,
+    ranges: VecDeque<Range>,
+    asks: BTreeMap<KeyHash, Scope>,
+    content_asks: BTreeSet<Digest>,
+    contents: VecDeque<Digest>,
+    said_something: bool,
+    residue_sent: bool,
+    i_am_done: bool,
+    their_done: Option<(Standing, bool)>,
+    incomplete: bool,
+    outcome: Option<Outcome>,
+    turns: u32,
+}
+
+impl Session {
+    /// A session that begins as told.
+    pub fn new(start: Start) -> Self {
+        Self {
+            my_turn: start != Start::Await,
+            beat_due: start == Start::Beat,
+            hello_due: matches!(start, Start::Hello | Start::Thorough),
+            thorough: start == Start::Thorough,
+            mine: None,
+            theirs: None,
+            knowledge_sent: 0,
+            walking: false,
+            walk: VecDeque::new(),
+            ship: BTreeMap::new(),
+            ranges: VecDeque::new(),
+            asks: BTreeMap::new(),
+            content_asks: BTreeSet::new(),
+            contents: VecDeque::new(),
+            said_something: false,
+            residue_sent: false,
+            i_am_done: false,
+            their_done: None,
+            incomplete: false,
+            outcome: None,
+            turns: 0,
+        }
+    }
+
+    /// True iff this side may speak.
+    pub fn is_my_turn(&self) -> bool {
+        self.my_turn && self.outcome.is_none()
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// Turns taken by either side.
+    pub fn turns(&self) -> u32 {
+        self.turns
+    }
+
+    /// What we announced: the floor `forget` must not go beyond while the session is open, and the
+    /// one against which the peer leaves entries out.
+    pub fn announced(&self) -> Option<&VersionVector> {
+        self.mine.as_ref().map(|mine| &mine.1)
+    }
+
+    /// The peer's announced knowledge, where it has arrived in full.
+    pub fn their_knowledge(&self) -> Option<&VersionVector> {
+        let theirs = self.theirs.as_ref()?;
+        let all = theirs.hello.knowledge_rows as usize == theirs.knowledge.len();
+        all.then_some(&theirs.knowledge)
+    }
+
+    /// What the peer has said of itself.
+    pub fn their_hello(&self) -> Option<&Hello> {
+        self.theirs.as_ref().map(|theirs| &theirs.hello)
+    }
+
+    /// True iff whole parts are wanted whatever the peer knows.
+    pub fn is_thorough(&self) -> bool {
+        self.thorough
+    }
+
+    /// Notes what our Hello says: standing and knowledge are one snapshot.
+    pub fn announce(&mut self, standing: Standing, knowledge: VersionVector) {
+        self.mine = Some((standing, knowledge));
+        self.hello_due = false;
+    }
+
+    // ---- hearing
+
+    /// The peer asks whether we are equal. True iff we are, which ends the session.
+    pub fn on_beat(&mut self, theirs: Standing, mine: Standing) -> bool {
+        if self.turns > 0 {
+            // Our own question comes back: only an equal peer answers so.
+            self.outcome = Some(Outcome::Equal);
+            return true;
+        }
+        self.beat_due = theirs == mine;
+        self.hello_due = theirs != mine;
+        self.beat_due
+    }
+
+    /// The peer introduces itself. False where it may not do so now.
+    pub fn on_hello(&mut self, hello: Hello) -> bool {
+        if self.theirs.is_some() {
+            return false;
+        }
+        self.hello_due = self.mine.is_none();
+        // Whoever introduces itself second has seen both roots and opens the walk.
+        self.walking = self.mine.is_some();
+        self.thorough |= hello.thorough;
+        self.theirs = Some(Theirs {
+            hello,
+            knowledge: VersionVector::new(),
+        });
+        true
+    }
+
+    /// Rows of the peer's knowledge. False where more come than were announced.
+    pub fn on_knowledge(&mut self, rows: &VersionVector) -> bool {
+        let Some(theirs) = &mut self.theirs else {
+            return false;
+        };
+        theirs.knowledge.join(rows);
+        theirs.knowledge.len() <= theirs.hello.knowledge_rows as usize
+    }
+
+    /// Nodes of the peer's trie. Queues what is only here or only there; returns what differs.
+    /// `None` where the nodes do not fit together. O(nodes) and one trie look-up each.
+    pub fn on_walk(&mut self, nodes: &[WalkNode], cut: u8, index: &Index) -> Option<Received> {
+        self.walking = true;
+        let mut received = Received::default();
+        for node in nodes {
+            let prefix = Prefix::from_parts(node.depth, node.prefix)?;
+            match &node.body {
+                WalkBody::Leaf(theirs) => {
+                    let inside = theirs.iter().all(|(key, _)| prefix.contains(key));
+                    inside.then_some(())?;
+                    self.compare_leaf(prefix, theirs, cut, index, &mut received);
+                }
+                WalkBody::Inner(theirs) if node.depth < 32 => {
+                    self.compare_inner(prefix, theirs, cut, index);
+                }
+                WalkBody::Inner(_) => return None,
+            }
+        }
+        Some(received)
+    }
+
+    fn compare_leaf(
+        &mut self,
+        prefix: Prefix,
+        theirs: &[(KeyHash, Digest)],
+        cut: u8,
+        index: &Index,
+        received: &mut Received,
+    ) {
+        for (key, digest) in theirs {
+            match index.get(key) {
+                None => self.ask(*key, Scope::Fresh),
+                Some(mine) if shorten(mine, cut) == *digest => {}
+                Some(_) => received.differing.push(*key),
+            }
+        }
+        let skip: BTreeSet<KeyHash> = theirs.iter().map(|(key, _)| *key).collect();
+        let page = index.entries(&prefix, None, skip.len() + 1);
+        if page.iter().any(|(key, _)| !skip.contains(key)) {
+            self.ranges.push_back(Range {
+                prefix,
+                after: None,
+                skip,
+            });
+        }
+    }
+
+    fn compare_inner(&mut self, prefix: Prefix, theirs: &[(u8, Digest)], cut: u8, index: &Index) {
+        let Node::Inner(mine) = index.node(&prefix) else {
+            self.walk.push_back(prefix);
+            return;
+        };
+        for nibble in 0..16_u8 {
+            let child = prefix.child(nibble);
+            let shown = theirs
+                .iter()
+                .find(|(at, _)| *at == nibble)
+                .map(|(_, hash)| *hash);
+            match (mine[usize::from(nibble)], shown) {
+                (None, None) => {}
+                (Some(mine), Some(theirs)) if shorten(mine, cut) == theirs => {}
+                (Some(_), None) => {
+                    let skip = BTreeSet::new();
+                    self.ranges.push_back(Range {
+                        prefix: child,
+                        after: None,
+                        skip,
+                    });
+                }
+                _ => self.walk.push_back(child),
+            }
+        }
+    }
+
+    /// The peer asks for keys.
+    pub fn on_ask(&mut self, asks: &[Ask]) {
+        for ask in asks {
+            self.ship(ask.key, ask.scope);
+        }
+    }
+
+    /// The peer asks for content.
+    pub fn on_ask_content(&mut self, digests: Vec<Digest>) {
+        self.contents.extend(digests);
+    }
+
+    /// The peer has nothing more to say.
+    pub fn on_done(&mut self, standing: Standing, quiet: bool) {
+        self.their_done = Some((standing, quiet));
+    }
+
+    /// The peer's turn is over. False where the session has taken too many turns.
+    pub fn on_turn_end(&mut self, mine: Standing, quiet: bool) -> bool {
+        self.turns += 1;
+        self.my_turn = true;
+        self.said_something = false;
+        if self.i_am_done && self.their_done.is_some() && !self.owes_anything() {
+            self.finish(mine, quiet);
+        }
+        self.i_am_done = false;
+        self.start_walk_if_due();
+        self.turns <= SESSION_TURNS_MAX
+    }
+
+    fn start_walk_if_due(&mut self) {
+        let Some(theirs) = &self.theirs else { return };
+        if self.walking || self.outcome.is_some() {
+            return;
+        }
+        let hello = &theirs.hello;
+        let equal = self
+            .mine
+            .as_ref()
+            .is_some_and(|m| m.0.root == hello.standing.root);
+        if self.mine.is_some() && !equal {
+            self.walking = true;
+            self.open_walk();
+        }
+    }
+
+    /// Shows the root, or everything where the peer has nothing.
+    fn open_walk(&mut self) {
+        let empty = self
+            .their_hello()
+            .is_some_and(|hello| hello.standing.patterns == 0);
+        if empty {
+            let skip = BTreeSet::new();
+            self.ranges.push_back(Range {
+                prefix: Prefix::ROOT,
+                after: None,
+                skip,
+            });
+        } else {
+            self.walk.push_back(Prefix::ROOT);
+        }
+    }
+
+    // ---- deciding
+
+    /// This key's part is owed to the peer.
+    pub fn ship(&mut self, key: KeyHash, scope: Scope) {
+        let entry = self.ship.entry(key).or_insert(scope);
+        if scope == Scope::Whole {
+            *entry = Scope::Whole;
+        }
+    }
+
+    /// This key's part is wanted from the peer.
+    pub fn ask(&mut self, key: KeyHash, scope: Scope) {
+        let entry = self.asks.entry(key).or_insert(scope);
+        if scope == Scope::Whole {
+            *entry = Scope::Whole;
+        }
+    }
+
+    /// This content is wanted from the peer.
+    pub fn ask_content(&mut self, digest: Digest) {
+        self.content_asks.insert(digest);
+    }
+
+    /// Something was found that this session cannot close.
+    pub fn mark_incomplete(&mut self) {
+        self.incomplete = true;
+    }
+
+    fn owes_anything(&self) -> bool {
+        let rows = self.mine.as_ref().map_or(0, |mine| mine.1.len());
+        self.hello_due
+            || self.knowledge_sent < rows
+            || self.beat_due
+            || !self.walk.is_empty()
+            || !self.ship.is_empty()
+            || !self.ranges.is_empty()
+            || !self.asks.is_empty()
+            || !self.content_asks.is_empty()
+            || !self.contents.is_empty()
+    }
+
+    // ---- speaking
+
+    /// The next thing to say in this turn, `None` where it is not our turn.
+    pub fn next_emit(&mut self) -> Option<Emit> {
+        if !self.is_my_turn() {
+            return None;
+        }
+        if self.beat_due {
+            self.beat_due = false;
+            self.said_something = true;
+            return Some(Emit::Beat);
+        }
+        if self.hello_due {
+            self.said_something = true;
+            return Some(Emit::Hello {
+                thorough: self.thorough,
+            });
+        }
+        self.start_walk_if_due();
+        let emit = self.next_owed();
+        if emit.is_some() {
+            self.said_something = true;
+            return emit;
+        }
+        debug_assert!(!self.said_something, "a turn ends with the last thing owed");
+        if !self.residue_sent {
+            self.residue_sent = true;
+            return Some(Emit::Residue);
+        }
+        Some(Emit::Done)
+    }
+
+    fn next_owed(&mut self) -> Option<Emit> {
+        let rows = self.mine.as_ref().map_or(0, |mine| mine.1.len());
+        if self.knowledge_sent < rows {
+            let from = self.knowledge_sent;
+            self.knowledge_sent = rows.min(from + KNOWLEDGE_ROWS);
+            return Some(Emit::Knowledge(from..self.knowledge_sent));
+        }
+        if !self.walk.is_empty() {
+            let n = self.walk.len().min(WALK_NODES_PER_FRAME);
+            let cut = if self.thorough {
+                HASH_BYTES_THOROUGH
+            } else {
+                HASH_BYTES
+            };
+            return Some(Emit::Walk(self.walk.drain(..n).collect(), cut));
+        }
+        if !self.asks.is_empty() {
+            let take: Vec<KeyHash> = self.asks.keys().take(ASKS_MAX).copied().collect();
+            let remove = |key: &KeyHash| self.asks.remove(key);
+            let scopes: Vec<Scope> = take.iter().filter_map(remove).collect();
+            let asks = take
+                .into_iter()
+                .zip(scopes)
+                .map(|(key, scope)| Ask { key, scope });
+            return Some(Emit::Ask(asks.collect()));
+        }
+        if !self.content_asks.is_empty() {
+            let take: Vec<Digest> = self.content_asks.iter().take(ASKS_MAX).copied().collect();
+            take.iter().for_each(|digest| {
+                self.content_asks.remove(digest);
+            });
+            return Some(Emit::AskContent(take));
+        }
+        if !self.ship.is_empty() || !self.ranges.is_empty() {
+            return Some(Emit::Parts);
+        }
+        (!self.contents.is_empty()).then_some(Emit::Contents)
+    }
+
+    /// The next key whose part is owed. O(log n).
+    pub fn next_part(&mut self, index: &Index) -> Option<(KeyHash, Scope)> {
+        if let Some((key, scope)) = self.ship.pop_first() {
+            return Some((key, scope));
+        }
+        while let Some(range) = self.ranges.front_mut() {
+            let page = index.entries(&range.prefix, range.after, 1);
+            let Some((key, _)) = page.first() else {
+                self.ranges.pop_front();
+                continue;
+            };
+            range.after = Some(*key);
+            if !range.skip.contains(key) {
+                return Some((*key, Scope::Fresh));
+            }
+        }
+        None
+    }
+
+    /// The next content asked for.
+    pub fn next_content(&mut self) -> Option<Digest> {
+        self.contents.pop_front()
+    }
+
+    /// Settles what was just said. True iff it ends the turn. Done always does; `mine` and `quiet`
+    /// are what it said.
+    pub fn said(&mut self, emit: &Emit, mine: Standing, quiet: bool) -> bool {
+        let ends = match emit {
+            Emit::Done => true,
+            Emit::Residue => false,
+            Emit::Beat => true,
+            Emit::Hello { .. } => {
+                self.start_walk_if_due();
+                self.introduction_ends_turn()
+            }
+            Emit::Knowledge(_) => self.introduction_ends_turn(),
+            _ => !self.owes_anything(),
+        };
+        if ends {
+            self.turns += 1;
+            self.my_turn = false;
+        }
+        if ends && *emit != Emit::Done {
+            // They have something to answer now, whatever they said before.
+            self.their_done = None;
+        }
+        match emit {
+            Emit::Done => {
+                self.i_am_done = true;
+                if self.their_done.is_some() {
+                    self.finish(mine, quiet);
+                }
+            }
+            Emit::Beat if self.turns > 1 => self.outcome = Some(Outcome::Equal),
+            _ => {}
+        }
+        ends
+    }
+
+    /// With equal roots nothing follows an introduction but residue and Done, in the same turn.
+    fn introduction_ends_turn(&mut self) -> bool {
+        let nothing_to_compare = self.theirs.is_some() && !self.walking;
+        if nothing_to_compare && !self.owes_anything() {
+            self.said_something = false;
+            return false;
+        }
+        !self.owes_anything()
+    }
+
+    fn finish(&mut self, mine: Standing, quiet: bool) {
+        let Some((theirs, they_were_quiet)) = self.their_done else {
+            return;
+        };
+        let explained = !quiet || !they_were_quiet;
+        self.outcome = Some(if self.incomplete {
+            Outcome::Incomplete
+        } else if mine.root != theirs.root && !explained {
+            Outcome::Diverged
+        } else {
+            Outcome::Complete
+        });
+    }
+}
+
+/// A hash cut to the length a walk shows, zero beyond.
+pub(crate) fn shorten(digest: Digest, cut: u8) -> Digest {
+    let mut short = [0; 32];
+    let n = usize::from(cut).min(32);
+    short[..n].copy_from_slice(&digest.0[..n]);
+    Digest(short)
+}
+
+/// The node of our trie as a walk shows it.
+pub fn show(index: &Index, prefix: Prefix, cut: u8) -> WalkNode {
+    let (depth, bytes) = prefix.parts();
+    let body = match index.node(&prefix) {
+        Node::Empty => WalkBody::Leaf(Vec::new()),
+        Node::Leaf(entries) => {
+            let short = |(key, digest)| (key, shorten(digest, cut));
+            WalkBody::Leaf(entries.into_iter().map(short).collect())
+        }
+        Node::Inner(children) => {
+            let nibbles = (0..16_u8).zip(children);
+            let short = |(nibble, hash): (u8, Option<Digest>)| Some((nibble, shorten(hash?, cut)));
+            WalkBody::Inner(nibbles.filter_map(short).collect())
+        }
+    };
+    WalkNode {
+        depth,
+        prefix: bytes,
+        body,
+    }
+}

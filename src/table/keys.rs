@@ -1,0 +1,114 @@
+//! The key layout of format 1: one family byte, the space number, then what names the row.
+//! It must never know what a value means.
+
+use crate::lattice::Actor;
+use crate::pattern::{Digest, KeyHash};
+
+/// Most bytes of one piece of a long value; with its checksum it stays below the disk's limit.
+pub const CHUNK_BYTES: usize = 3_584;
+
+/// `meta`: the number of the format of everything else.
+pub const META_FORMAT: &[u8] = b"mformat";
+/// `meta`: the stable name of this replica.
+pub const META_REPLICA: &[u8] = b"mreplica";
+
+/// Families of rows. The letters are part of the format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Family {
+    /// `s` number → descriptor of a space.
+    Space,
+    /// `r` the register part of a pattern, or all of it while small; in chunks.
+    Register,
+    /// `e` episodes of a large pattern, by bucket; in chunks.
+    Episodes,
+    /// `d` key → state digest and flags: what the index is rebuilt from.
+    Digest,
+    /// `b` content by digest; in chunks.
+    Content,
+    /// `f` how many patterns refer to a content.
+    References,
+    /// `k` one row per actor of the knowledge vector.
+    Knowledge,
+    /// `w` content that is referred to and missing.
+    Want,
+    /// `h` keys whose state was lost to damage.
+    Hole,
+    /// `l` the change log.
+    Log,
+}
+
+impl Family {
+    const fn letter(self) -> u8 {
+        match self {
+            Self::Space => b's',
+            Self::Register => b'r',
+            Self::Episodes => b'e',
+            Self::Digest => b'd',
+            Self::Content => b'b',
+            Self::References => b'f',
+            Self::Knowledge => b'k',
+            Self::Want => b'w',
+            Self::Hole => b'h',
+            Self::Log => b'l',
+        }
+    }
+
+    /// The prefix of all rows of this family in a space.
+    pub(super) fn of(self, space: u32) -> Vec<u8> {
+        let mut key = vec![self.letter()];
+        key.extend_from_slice(&space.to_be_bytes());
+        key
+    }
+
+    pub(super) fn key(self, space: u32, name: &[u8]) -> Vec<u8> {
+        let mut key = self.of(space);
+        key.extend_from_slice(name);
+        key
+    }
+}
+
+/// The row of a space descriptor.
+pub(super) fn space_key(space: u32) -> Vec<u8> {
+    Family::Space.of(space)
+}
+
+/// The prefix of all space descriptors.
+pub(super) const SPACES: &[u8] = b"s";
+
+pub(super) fn digest_key(space: u32, key: KeyHash) -> Vec<u8> {
+    Family::Digest.key(space, &key.0)
+}
+
+pub(super) fn register_key(space: u32, key: KeyHash) -> Vec<u8> {
+    Family::Register.key(space, &key.0)
+}
+
+pub(super) fn episodes_key(space: u32, key: KeyHash, bucket: u16) -> Vec<u8> {
+    let mut row = Family::Episodes.key(space, &key.0);
+    row.extend_from_slice(&bucket.to_be_bytes());
+    row
+}
+
+pub(super) fn content_key(space: u32, digest: Digest) -> Vec<u8> {
+    Family::Content.key(space, &digest.0)
+}
+
+pub(super) fn references_key(space: u32, digest: Digest) -> Vec<u8> {
+    Family::References.key(space, &digest.0)
+}
+
+pub(super) fn knowledge_key(space: u32, actor: Actor) -> Vec<u8> {
+    Family::Knowledge.key(space, &actor.0.to_be_bytes())
+}
+
+pub(super) fn want_key(space: u32, digest: Digest) -> Vec<u8> {
+    Family::Want.key(space, &digest.0)
+}
+
+pub(super) fn hole_key(space: u32, key: KeyHash) -> Vec<u8> {
+    Family::Hole.key(space, &key.0)
+}
+
+pub(super) fn log_key(space: u32, sequence: u64) -> Vec<u8> {
+    Family::Log.key(space, &sequence.to_be_bytes())
+}

@@ -1,0 +1,179 @@
+//! Sealed rows and chunked values: every row carries a checksum tied to its key.
+//! It must never know which families exist.
+
+use std::ops::ControlFlow;
+
+use super::keys::CHUNK_BYTES;
+use crate::codec::{DecodeError, checksum};
+use crate::disk::{DiskError, Overlay};
+
+/// Why a row could not be read or written. What was staged in this step is dropped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The disk refused; nothing has changed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A row does not match its checksum, or does not decode: damage on disk. Nothing has changed.
+    #[error("read row {key}: it is damaged ({detail}); run `consilience verify`")]
+    Damaged {
+        /// The key in hex.
+        key: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A limit would be broken; the caller's fault. Nothing has changed.
+    #[error("change pattern {id:?}: it would hold {rule}")]
+    Limit {
+        /// The pattern.
+        id: String,
+        /// Which limit.
+        rule: &'static str,
+    },
+    /// An embedding of another shape than the space holds; the caller's fault. Nothing has changed.
+    #[error(
+        "take an embedding of {found} dimensions for pattern {id:?}: space {space:?} holds \
+         {expected}"
+    )]
+    Shape {
+        /// The pattern.
+        id: String,
+        /// The space.
+        space: String,
+        /// What was offered.
+        found: u32,
+        /// What the space holds.
+        expected: u32,
+    },
+}
+
+impl TableError {
+    pub(super) fn damaged(key: &[u8], detail: impl Into<String>) -> Self {
+        let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::Damaged {
+            key,
+            detail: detail.into(),
+        }
+    }
+
+    pub(super) fn undecodable(key: &[u8], error: &DecodeError) -> Self {
+        Self::damaged(key, format!("failed to {error}"))
+    }
+}
+
+/// Reading and writing sealed rows.
+pub trait Sealed {
+    /// The value of a row, its checksum verified.
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
+    /// Writes a row, unless it already holds just this.
+    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), TableError>;
+    /// A value cut into chunks under `key` ‖ number.
+    fn read_long(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
+    /// Writes a value in chunks; only chunks that changed are rewritten, surplus ones go.
+    fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError>;
+    /// All rows below a prefix, checksums verified, in key order.
+    fn each(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, TableError>,
+    ) -> Result<(), TableError>;
+}
+
+fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut row = value.to_vec();
+    row.extend_from_slice(&checksum(key, value));
+    row
+}
+
+fn unseal<'r>(key: &[u8], row: &'r [u8]) -> Result<&'r [u8], TableError> {
+    let split = row.len().checked_sub(8);
+    let split = split.ok_or_else(|| TableError::damaged(key, "shorter than its checksum"))?;
+    let (value, sum) = row.split_at(split);
+    if checksum(key, value) == sum {
+        Ok(value)
+    } else {
+        Err(TableError::damaged(key, "its checksum does not match"))
+    }
+}
+
+fn chunk_key(key: &[u8], number: usize) -> Vec<u8> {
+    let mut chunk = key.to_vec();
+    chunk.extend_from_slice(&u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
+    chunk
+}
+
+impl Sealed for Overlay<'_> {
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        match self.get(key)? {
+            None => Ok(None),
+            Some(row) => Ok(Some(unseal(key, &row)?.to_vec())),
+        }
+    }
+
+    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), TableError> {
+        let row = seal(key, value);
+        if self.get(key)?.as_deref() != Some(&row) {
+            self.put(key, row);
+        }
+        Ok(())
+    }
+
+    fn read_long(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        // The first chunk begins with the number of chunks, so that a missing tail is noticed.
+        let Some(first) = self.read(&chunk_key(key, 0))? else {
+            return Ok(None);
+        };
+        let Some((count, head)) = first.split_first_chunk::<2>() else {
+            return Err(TableError::damaged(key, "its first chunk has no count"));
+        };
+        let mut value = head.to_vec();
+        for number in 1..usize::from(u16::from_be_bytes(*count)) {
+            let chunk = self.read(&chunk_key(key, number))?;
+            let lost = || TableError::damaged(key, format!("chunk {number} is missing"));
+            value.extend_from_slice(&chunk.ok_or_else(lost)?);
+        }
+        Ok(Some(value))
+    }
+
+    fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError> {
+        let before = self.read(&chunk_key(key, 0)).ok().flatten();
+        let before = before.and_then(|first| Some(u16::from_be_bytes(*first.first_chunk::<2>()?)));
+        let chunks: Vec<&[u8]> = match value {
+            None => Vec::new(),
+            Some([]) => vec![&[]],
+            Some(value) => value.chunks(CHUNK_BYTES).collect(),
+        };
+        let count = u16::try_from(chunks.len()).expect("values are bounded to 20 MiB");
+        for (number, chunk) in chunks.iter().enumerate() {
+            let mut row = if number == 0 {
+                count.to_be_bytes().to_vec()
+            } else {
+                Vec::new()
+            };
+            row.extend_from_slice(chunk);
+            self.write(&chunk_key(key, number), &row)?;
+        }
+        for number in usize::from(count)..usize::from(before.unwrap_or(0)) {
+            self.delete(chunk_key(key, number));
+        }
+        Ok(())
+    }
+
+    fn each(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, TableError>,
+    ) -> Result<(), TableError> {
+        let mut failure = None;
+        self.scan(prefix, None, &mut |key, row| match unseal(key, row)
+            .and_then(|value| visit(key, value))
+        {
+            Ok(flow) => flow,
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+}

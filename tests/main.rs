@@ -1,0 +1,6 @@
+//! The one test binary: every suite is a module of it, so the crate links once.
+//!
+//! `tests/README.md` says which claim each suite holds.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod tidy;

@@ -33,10 +33,7 @@ pub fn migrate(rows: &mut Overlay<'_>) -> Result<u32, MigrationError> {
         rows.put(FORMAT_ROW, FORMAT.to_le_bytes());
         return Ok(FORMAT);
     };
-    let found = row
-        .try_into()
-        .map(u32::from_le_bytes)
-        .map_err(|_| MigrationError::Unreadable)?;
+    let found = row.try_into().map(u32::from_le_bytes).map_err(|_| MigrationError::Unreadable)?;
     match found {
         FORMAT => Ok(found),
         newer if newer > FORMAT => Err(MigrationError::Newer { found: newer }),

@@ -122,9 +122,7 @@ impl Batch {
 
     /// The writes in key order; `None` deletes.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.writes
-            .iter()
-            .map(|(key, value)| (key.as_slice(), value.as_deref()))
+        self.writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 
     /// Adds the writes of `later`, which win over those already here.
@@ -170,11 +168,7 @@ pub struct Overlay<'d> {
 impl<'d> Overlay<'d> {
     /// A view over `disk` as if `staged` were already committed.
     pub fn new(disk: &'d dyn Disk, staged: &'d Batch) -> Self {
-        Self {
-            disk,
-            staged,
-            step: Batch::default(),
-        }
+        Self { disk, staged, step: Batch::default() }
     }
 
     /// The value of `key` in the topmost layer that says anything about it.
@@ -464,11 +458,7 @@ mod tests {
             let mut seen = Vec::new();
             let mut visit = |key: &[u8], _: &[u8]| {
                 seen.push(key.to_vec());
-                if seen.len() == stop {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                if seen.len() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             overlay.scan(&[], None, &mut visit).unwrap();
             assert!(seen.iter().eq(model.keys().take(stop)));

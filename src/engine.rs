@@ -102,15 +102,8 @@ impl Engine {
 
     fn ask(&self, input: Input) -> Answer {
         let (answer, reply) = sync_channel(1);
-        let job = Job {
-            input,
-            answer: Some(answer),
-            report: None,
-        };
-        self.0
-            .queue
-            .push_or_wait(job)
-            .map_err(|_| WriteError::Closed)?;
+        let job = Job { input, answer: Some(answer), report: None };
+        self.0.queue.push_or_wait(job).map_err(|_| WriteError::Closed)?;
         reply.recv().map_err(|_| WriteError::Closed)?
     }
 
@@ -140,16 +133,9 @@ impl Engine {
     pub fn sync_now(&self, space: Option<&SpaceId>, peer: Peer) -> Receiver<SessionReport> {
         let all = self.read(Host::spaces);
         let (report, reports) = sync_channel(all.len().max(1));
-        for space in all
-            .into_iter()
-            .filter(|one| space.is_none_or(|only| only == one))
-        {
+        for space in all.into_iter().filter(|one| space.is_none_or(|only| only == one)) {
             let input = Input::Sync(space, peer);
-            let job = Job {
-                input,
-                answer: None,
-                report: Some(report.clone()),
-            };
+            let job = Job { input, answer: None, report: Some(report.clone()) };
             // A closed queue drops the job and with it the sender.
             let _ = self.0.queue.push_or_wait(job);
         }
@@ -184,11 +170,7 @@ fn written(reply: Reply) -> WriteReport {
 
 impl Core for Engine {
     fn submit(&self, input: NetInput) {
-        let job = Job {
-            input: Input::Net(input),
-            answer: None,
-            report: None,
-        };
+        let job = Job { input: Input::Net(input), answer: None, report: None };
         self.0.queue.push(job);
     }
 
@@ -262,9 +244,7 @@ impl Shared {
                 Output::Net(output) => net.push(output),
                 Output::Ended(report) => {
                     let waiting = locked(&self.waiting).remove(&report.session);
-                    waiting
-                        .into_iter()
-                        .for_each(|sender| drop(sender.try_send(report.clone())));
+                    waiting.into_iter().for_each(|sender| drop(sender.try_send(report.clone())));
                     log_session(&report);
                 }
             }

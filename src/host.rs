@@ -126,17 +126,7 @@ impl Host {
         }
         let (tags, peers) = (BTreeMap::new(), BTreeMap::new());
         let (staged, outputs, failure) = (empty, Vec::new(), None);
-        Ok(Self {
-            disk,
-            replicas,
-            tags,
-            me,
-            chance,
-            staged,
-            outputs,
-            peers,
-            failure,
-        })
+        Ok(Self { disk, replicas, tags, me, chance, staged, outputs, peers, failure })
     }
 
     /// Stages one step. Its outputs come out of [`Host::commit`].
@@ -159,10 +149,7 @@ impl Host {
                     .map(Reply::Written)
             }
             Input::Sync(space, peer) => self
-                .with(
-                    &space,
-                    |replica, _, out| Ok(replica.open_session(peer, out)),
-                )
+                .with(&space, |replica, _, out| Ok(replica.open_session(peer, out)))
                 .map(Reply::Session),
             Input::Tick => {
                 for space in self.spaces() {
@@ -184,9 +171,7 @@ impl Host {
         let mut rows = Overlay::new(&*self.disk, &self.staged);
         let table = table::create_space(&mut rows, space)?;
         let mut replica = Replica::open(table, self.me, self.chance.next(), &rows)?;
-        self.peers
-            .iter()
-            .for_each(|(peer, since)| replica.peer_up(*peer, *since));
+        self.peers.iter().for_each(|(peer, since)| replica.peer_up(*peer, *since));
         self.staged.merge(rows.into_batch());
         self.replicas.insert(space.clone(), replica);
         Ok(())
@@ -230,9 +215,7 @@ impl Host {
             Some(mut replica) => {
                 let tag = self.replicas.get(space).and_then(Replica::tag);
                 tag.into_iter().for_each(|tag| replica.set_tag(tag));
-                self.peers
-                    .iter()
-                    .for_each(|(peer, at)| replica.peer_up(*peer, *at));
+                self.peers.iter().for_each(|(peer, at)| replica.peer_up(*peer, *at));
                 self.replicas.insert(space.clone(), replica);
             }
             None => self.failure = Some(format!("space {space} could not be read back")),
@@ -243,16 +226,12 @@ impl Host {
         match input {
             NetInput::PeerUp { peer } => {
                 self.peers.insert(peer, now);
-                self.replicas
-                    .values_mut()
-                    .for_each(|replica| replica.peer_up(peer, now));
+                self.replicas.values_mut().for_each(|replica| replica.peer_up(peer, now));
                 Ok(())
             }
             NetInput::PeerDown { peer } => {
                 self.peers.remove(&peer);
-                self.replicas
-                    .values_mut()
-                    .for_each(|replica| replica.peer_down(peer));
+                self.replicas.values_mut().for_each(|replica| replica.peer_down(peer));
                 Ok(())
             }
             NetInput::PublishFailed { space } => {
@@ -264,12 +243,7 @@ impl Host {
                     Ok(())
                 })
             }
-            NetInput::Rumor {
-                peer,
-                space,
-                message,
-                bytes,
-            } => {
+            NetInput::Rumor { peer, space, message, bytes } => {
                 let Some(space) = self.tags.get(&space).cloned() else {
                     return Ok(());
                 };
@@ -277,12 +251,7 @@ impl Host {
                     replica.on_rumor(now, peer, message, &bytes, rows, out)
                 })
             }
-            NetInput::Opened {
-                session,
-                peer,
-                space,
-                opener,
-            } => {
+            NetInput::Opened { session, peer, space, opener } => {
                 let Some(space) = self.tags.get(&space).cloned() else {
                     self.outputs.push(Output::Net(NetOutput::Close { session }));
                     return Ok(());
@@ -312,10 +281,7 @@ impl Host {
         session: SessionId,
         act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Result<(), TableError>,
     ) -> Result<(), StepError> {
-        let owner = self
-            .replicas
-            .iter()
-            .find(|(_, replica)| replica.has_session(session));
+        let owner = self.replicas.iter().find(|(_, replica)| replica.has_session(session));
         match owner.map(|(space, _)| space.clone()) {
             Some(space) => self.with(&space, act),
             None => Ok(()),

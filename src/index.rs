@@ -43,10 +43,7 @@ pub struct Prefix {
 
 impl Prefix {
     /// The empty prefix, which contains every key.
-    pub const ROOT: Self = Self {
-        bytes: [0; 16],
-        len: 0,
-    };
+    pub const ROOT: Self = Self { bytes: [0; 16], len: 0 };
 
     /// This prefix, one nibble longer. O(1).
     ///
@@ -55,20 +52,10 @@ impl Prefix {
     #[must_use]
     pub fn child(self, nibble: u8) -> Self {
         let depth = self.len();
-        assert!(
-            depth < LEVELS_MAX && nibble < 16,
-            "no child {nibble} below {depth} nibbles"
-        );
+        assert!(depth < LEVELS_MAX && nibble < 16, "no child {nibble} below {depth} nibbles");
         let mut bytes = self.bytes;
-        bytes[depth / 2] |= if depth.is_multiple_of(2) {
-            nibble << 4
-        } else {
-            nibble
-        };
-        Self {
-            bytes,
-            len: self.len + 1,
-        }
+        bytes[depth / 2] |= if depth.is_multiple_of(2) { nibble << 4 } else { nibble };
+        Self { bytes, len: self.len + 1 }
     }
 
     /// The number of nibbles. O(1).
@@ -96,8 +83,7 @@ impl Prefix {
     /// set, so that one prefix has one encoding. O(1).
     pub fn from_parts(len: u8, bytes: [u8; 16]) -> Option<Self> {
         let fits = usize::from(len) <= LEVELS_MAX;
-        fits.then(|| Self::of(&KeyHash(bytes), len))
-            .filter(|prefix| prefix.bytes == bytes)
+        fits.then(|| Self::of(&KeyHash(bytes), len)).filter(|prefix| prefix.bytes == bytes)
     }
 
     /// The length in nibbles and the bytes, zero beyond it: what `from_parts` takes. O(1).
@@ -108,19 +94,13 @@ impl Prefix {
     fn of(key: &KeyHash, len: u8) -> Self {
         let kept_bits = u32::from(len) * 4;
         let mask = !u128::MAX.checked_shr(kept_bits).unwrap_or(0);
-        Self {
-            bytes: (u128::from_be_bytes(key.0) & mask).to_be_bytes(),
-            len,
-        }
+        Self { bytes: (u128::from_be_bytes(key.0) & mask).to_be_bytes(), len }
     }
 }
 
 /// What lies at a prefix: enough to compare it with another replica and to descend.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "a node is looked at and dropped, never stored"
-)]
+#[allow(clippy::large_enum_variant, reason = "a node is looked at and dropped, never stored")]
 pub enum Node {
     /// No key has the prefix.
     Empty,
@@ -174,20 +154,14 @@ fn inner_hash(children: &[Option<Digest>; 16]) -> Digest {
 
 fn root_hash(keys: u64, top: &Digest) -> Digest {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(b"consilience root v1")
-        .update(&SCHEMA.to_le_bytes());
+    hasher.update(b"consilience root v1").update(&SCHEMA.to_le_bytes());
     hasher.update(&keys.to_le_bytes()).update(&top.0);
     Digest(*hasher.finalize().as_bytes())
 }
 
 fn nibble_at(bytes: &[u8; 16], depth: usize) -> u8 {
     let byte = bytes[depth / 2];
-    if depth.is_multiple_of(2) {
-        byte >> 4
-    } else {
-        byte & 0x0f
-    }
+    if depth.is_multiple_of(2) { byte >> 4 } else { byte & 0x0f }
 }
 
 #[cfg(test)]
@@ -254,13 +228,8 @@ mod tests {
 
     #[test]
     fn an_oversized_leaf_made_by_hand_hashes_unlike_any_leaf() {
-        let entries: Vec<_> = (0..=255)
-            .map(|n| (KeyHash([n; 16]), Digest([n; 32])))
-            .collect();
-        assert_ne!(
-            Node::Leaf(entries.clone()).hash(),
-            Node::Leaf(entries[..255].to_vec()).hash()
-        );
+        let entries: Vec<_> = (0..=255).map(|n| (KeyHash([n; 16]), Digest([n; 32]))).collect();
+        assert_ne!(Node::Leaf(entries.clone()).hash(), Node::Leaf(entries[..255].to_vec()).hash());
         assert_eq!(Node::Leaf(Vec::new()).hash(), Node::Empty.hash());
     }
 

@@ -27,3 +27,6 @@ pub mod replica;
 pub mod host;
 
 pub mod engine;
+
+#[cfg(feature = "net")]
+pub mod net;

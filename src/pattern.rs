@@ -160,9 +160,7 @@ impl Pattern {
     pub fn live_dots(&self) -> impl Iterator<Item = Dot> + '_ {
         let episodes = self.episodes.iter().map(Entry::dot);
         let opinions = self.opinions.iter().map(Entry::dot);
-        episodes
-            .chain(opinions)
-            .chain(self.contents.iter().map(Entry::dot))
+        episodes.chain(opinions).chain(self.contents.iter().map(Entry::dot))
     }
 
     /// The state restricted to live entries that satisfy the predicate; the context stays whole.

@@ -245,18 +245,12 @@ impl Replica {
         };
         let residue: Vec<(KeyHash, VersionVector)> =
             self.silent.iter().filter_map(beyond).collect();
-        knowledge_hash(
-            &self.knowledge,
-            residue.iter().map(|(key, vector)| (*key, vector)),
-        )
+        knowledge_hash(&self.knowledge, residue.iter().map(|(key, vector)| (*key, vector)))
     }
 
     /// What may be forgotten: what we know, and every open session was told we know.
     fn floor(&self) -> VersionVector {
-        let announced = self
-            .sessions
-            .values()
-            .filter_map(|live| live.session.announced());
+        let announced = self.sessions.values().filter_map(|live| live.session.announced());
         announced.fold(self.knowledge.clone(), |floor, vector| floor.meet(vector))
     }
 }
@@ -337,9 +331,7 @@ impl<'r> View<'r> {
 
     /// The digest the index holds for a pattern.
     pub fn indexed(&self, id: &PatternId) -> Option<Digest> {
-        self.replica
-            .index
-            .get(&crate::codec::key_hash(self.replica.table.id(), id))
+        self.replica.index.get(&crate::codec::key_hash(self.replica.table.id(), id))
     }
 
     /// The connected peers as this space knows them.
@@ -357,11 +349,7 @@ impl<'r> View<'r> {
             residue: self.replica.silent.values().filter(beyond).count() as u64,
             holes: self.replica.holes.len() as u64,
             sessions: self.replica.sessions.len() as u64,
-            wants: self
-                .replica
-                .table
-                .wants(&self.rows, usize::MAX)
-                .map_or(0, |w| w.len() as u64),
+            wants: self.replica.table.wants(&self.rows, usize::MAX).map_or(0, |w| w.len() as u64),
             ..self.replica.counts
         }
     }

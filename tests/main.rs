@@ -4,3 +4,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod tidy;
+
+mod convergence;
+mod world;

@@ -39,11 +39,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LINE_COLUMNS_MAX: usize = 100;
 
 /// These words are cut in two, so that this file obeys its own rules.
-const UNFINISHED: [&str; 3] = [
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-];
+const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 const PRIVATE_PATHS: [&str; 2] = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
 
 type Faults = Vec<String>;
@@ -61,11 +57,7 @@ fn modules_import_only_from_lower_rows(path: &str, text: &str) -> Faults {
         return vec![format!("{path}:1: module {module} has no row")];
     };
     let code = product_code(text);
-    let depth = path
-        .trim_start_matches("src/")
-        .trim_end_matches("/mod.rs")
-        .split('/')
-        .count();
+    let depth = path.trim_start_matches("src/").trim_end_matches("/mod.rs").split('/').count();
     let mut names = names_from(&code, &"super::".repeat(depth));
     names.retain(|(_, name)| row_of(name).is_some());
     names.extend(names_from(&code, "crate::"));
@@ -91,15 +83,8 @@ fn pure_rows_are_pure(path: &str, text: &str) -> Faults {
     let words = IMPURE.split(' ').flat_map(|word| whole_words(&code, word));
     let mut std = names_from(&code, "std::");
     std.retain(|(_, name)| ["time", "thread", "*"].contains(name));
-    let hits = words
-        .chain(crate_named(&code, "rand"))
-        .chain(std.into_iter().map(|(at, _)| at));
-    faults_at(
-        path,
-        text,
-        hits,
-        "no clock, chance, thread, async or hash order",
-    )
+    let hits = words.chain(crate_named(&code, "rand")).chain(std.into_iter().map(|(at, _)| at));
+    faults_at(path, text, hits, "no clock, chance, thread, async or hash order")
 }
 
 fn crates_stay_at_home(path: &str, text: &str) -> Faults {
@@ -107,8 +92,7 @@ fn crates_stay_at_home(path: &str, text: &str) -> Faults {
     let mut faults = Vec::new();
     for (name, homes) in HOMES {
         let inside = |home: &&str| {
-            path.strip_prefix(home)
-                .is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
+            path.strip_prefix(home).is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
         };
         if !homes.iter().any(inside) {
             let why = format!("{name} is named in {} only", homes.join(" and "));
@@ -131,39 +115,27 @@ fn nothing_prints_for_debugging(path: &str, text: &str) -> Faults {
 }
 
 fn nothing_is_marked_unfinished(path: &str, text: &str) -> Faults {
-    let hits = UNFINISHED
-        .into_iter()
-        .flat_map(|mark| whole_words(text, mark));
+    let hits = UNFINISHED.into_iter().flat_map(|mark| whole_words(text, mark));
     faults_at(path, text, hits, "finish it or open an issue")
 }
 
 fn no_path_of_one_machine(path: &str, text: &str) -> Faults {
     // After a word, `~` or `}` the slash continues a relative path; only a bare start is absolute.
     let continues = |c: char| is_word(c) || "-.~})>*".contains(c);
-    let hits = PRIVATE_PATHS
-        .into_iter()
-        .flat_map(|dir| text.match_indices(dir));
-    let hits = hits
-        .map(|(at, _)| at)
-        .filter(|at| !text[..*at].ends_with(continues));
+    let hits = PRIVATE_PATHS.into_iter().flat_map(|dir| text.match_indices(dir));
+    let hits = hits.map(|(at, _)| at).filter(|at| !text[..*at].ends_with(continues));
     faults_at(path, text, hits, "this path exists on one machine")
 }
 
 fn files_are_short(path: &str, text: &str) -> Faults {
     let lines = text.lines().count();
     let fault = format!("{path}:{lines}: {lines} lines, over {FILE_LINES_MAX}");
-    if lines > FILE_LINES_MAX {
-        vec![fault]
-    } else {
-        Vec::new()
-    }
+    if lines > FILE_LINES_MAX { vec![fault] } else { Vec::new() }
 }
 
 fn lines_are_narrow(path: &str, text: &str) -> Faults {
     let columns = text.lines().map(|line| line.chars().count());
-    let wide = (1..)
-        .zip(columns)
-        .filter(|(_, columns)| *columns > LINE_COLUMNS_MAX);
+    let wide = (1..).zip(columns).filter(|(_, columns)| *columns > LINE_COLUMNS_MAX);
     wide.map(|(at, columns)| format!("{path}:{at}: {columns} columns, over {LINE_COLUMNS_MAX}"))
         .collect()
 }
@@ -176,9 +148,7 @@ fn functions_are_short(path: &str, text: &str) -> Faults {
         let lines = code[at..item_end(&code, at)].lines().count();
         if !name.is_empty() && lines > FUNCTION_LINES_MAX {
             let limit = FUNCTION_LINES_MAX;
-            faults.push(format!(
-                "{path}:{line}: fn {name} has {lines} lines, over {limit}"
-            ));
+            faults.push(format!("{path}:{line}: fn {name} has {lines} lines, over {limit}"));
         }
     }
     faults
@@ -186,11 +156,7 @@ fn functions_are_short(path: &str, text: &str) -> Faults {
 
 fn files_say_what_they_are(path: &str, text: &str) -> Faults {
     let fault = format!("{path}:1: does not start with a `//!` line");
-    if text.starts_with("//!") {
-        Vec::new()
-    } else {
-        vec![fault]
-    }
+    if text.starts_with("//!") { Vec::new() } else { vec![fault] }
 }
 
 /// The row-table name of a file; `None` for the crate roots, which may name everything.
@@ -225,15 +191,9 @@ fn code_only(text: &str) -> String {
 /// How many bytes of comment or literal `rest` starts with.
 fn blank_len(rest: &str) -> usize {
     let through = |from: usize, close: &str| {
-        rest[from..]
-            .find(close)
-            .map_or(rest.len(), |at| from + at + close.len())
+        rest[from..].find(close).map_or(rest.len(), |at| from + at + close.len())
     };
-    let hashes = rest
-        .bytes()
-        .skip(1)
-        .take_while(|byte| *byte == b'#')
-        .count();
+    let hashes = rest.bytes().skip(1).take_while(|byte| *byte == b'#').count();
     if rest.starts_with("//") {
         rest.find('\n').unwrap_or(rest.len())
     } else if rest.starts_with("/*") {
@@ -299,9 +259,7 @@ fn whole_words(code: &str, word: &'static str) -> impl Iterator<Item = usize> {
 fn crate_named(code: &str, name: &'static str) -> impl Iterator<Item = usize> {
     whole_words(code, name).filter(|at| {
         let (before, after) = (&code[..*at], &code[at + name.len()..]);
-        let is_ours = before
-            .strip_suffix("::")
-            .is_some_and(|owner| owner.ends_with(is_word));
+        let is_ours = before.strip_suffix("::").is_some_and(|owner| owner.ends_with(is_word));
         !is_ours && (after.starts_with("::") || before.ends_with("use "))
     })
 }
@@ -309,21 +267,13 @@ fn crate_named(code: &str, name: &'static str) -> impl Iterator<Item = usize> {
 fn word_at(code: &str, at: usize) -> &str {
     let rest = code.get(at..).unwrap_or("");
     let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-    if rest.starts_with('*') {
-        "*"
-    } else {
-        &rest[..end]
-    }
+    if rest.starts_with('*') { "*" } else { &rest[..end] }
 }
 
 /// The names that follow `root`, a path that ends in `::`.
 fn names_from<'a>(code: &'a str, root: &str) -> Vec<(usize, &'a str)> {
-    let starts = code
-        .match_indices(root)
-        .filter(|(at, _)| !code[..*at].ends_with(is_word));
-    starts
-        .flat_map(|(at, _)| names_at(code, at + root.len()))
-        .collect()
+    let starts = code.match_indices(root).filter(|(at, _)| !code[..*at].ends_with(is_word));
+    starts.flat_map(|(at, _)| names_at(code, at + root.len())).collect()
 }
 
 /// The name at `start`, or the outermost names of the braces that open there.
@@ -339,9 +289,7 @@ fn names_at(code: &str, start: usize) -> Vec<(usize, &str)> {
             break;
         }
         if depth == 1 && b"{,".contains(&byte) {
-            let gap = code[at + 1..]
-                .find(|c: char| !c.is_whitespace())
-                .unwrap_or(0);
+            let gap = code[at + 1..].find(|c: char| !c.is_whitespace()).unwrap_or(0);
             names.push((at + 1 + gap, word_at(code, at + 1 + gap)));
         }
     }
@@ -356,10 +304,7 @@ fn line_of(text: &str, at: usize) -> usize {
 fn faults_at(path: &str, text: &str, hits: impl Iterator<Item = usize>, why: &str) -> Faults {
     let lines: BTreeSet<usize> = hits.map(|at| line_of(text, at)).collect();
     let shown = |line: usize| text.lines().nth(line - 1).unwrap_or("").trim();
-    lines
-        .iter()
-        .map(|line| format!("{path}:{line}: `{}`: {why}", shown(*line)))
-        .collect()
+    lines.iter().map(|line| format!("{path}:{line}: `{}`: {why}", shown(*line))).collect()
 }
 
 fn assert_holds(roots: &[&str], rule: Rule) {
@@ -367,11 +312,7 @@ fn assert_holds(roots: &[&str], rule: Rule) {
     let mut paths: Vec<PathBuf> = roots.iter().map(|root| home.join(root)).collect();
     let (mut files, mut faults) = (0, Vec::new());
     while let Some(path) = paths.pop() {
-        let name = path
-            .strip_prefix(home)
-            .ok()
-            .and_then(Path::to_str)
-            .expect("below home, UTF-8");
+        let name = path.strip_prefix(home).ok().and_then(Path::to_str).expect("below home, UTF-8");
         let last = name.rsplit('/').next().unwrap_or("");
         if path.is_dir() && last != ".git" && last.split('-').next() != Some("target") {
             let entries = fs::read_dir(&path).expect("a folder of this package is readable");
@@ -387,21 +328,13 @@ fn assert_holds(roots: &[&str], rule: Rule) {
     }
     faults.sort();
     assert!(files > 0, "no file was read");
-    assert!(
-        faults.is_empty(),
-        "{} faults:\n{}",
-        faults.len(),
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
 /// `bad` ends in the place that must be reported.
 fn assert_reports(rule: Rule, path: &str, bad: &str, fault: &str) {
     let faults = rule(path, bad);
-    assert!(
-        faults.iter().any(|f| f.starts_with(fault)),
-        "{bad:?} gave {faults:?}"
-    );
+    assert!(faults.iter().any(|f| f.starts_with(fault)), "{bad:?} gave {faults:?}");
 }
 
 /// Two tests for each rule: this tree obeys it, and a text that does not is reported.

@@ -94,14 +94,8 @@ impl<'b> Reader<'b> {
     }
 
     pub(super) fn take(&mut self, n: usize, what: &'static str) -> Result<&'b [u8], DecodeError> {
-        let end = self
-            .at
-            .checked_add(n)
-            .filter(|end| *end <= self.bytes.len());
-        let end = end.ok_or(DecodeError::Truncated {
-            what,
-            at: self.bytes.len(),
-        })?;
+        let end = self.at.checked_add(n).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or(DecodeError::Truncated { what, at: self.bytes.len() })?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
@@ -111,10 +105,7 @@ impl<'b> Reader<'b> {
         &mut self,
         what: &'static str,
     ) -> Result<[u8; N], DecodeError> {
-        Ok(self
-            .take(N, what)?
-            .try_into()
-            .expect("take returns just N bytes"))
+        Ok(self.take(N, what)?.try_into().expect("take returns just N bytes"))
     }
 
     pub(super) fn byte(&mut self, what: &'static str) -> Result<u8, DecodeError> {
@@ -150,11 +141,7 @@ impl<'b> Reader<'b> {
         let value = self.varint(what)?;
         match usize::try_from(value) {
             Ok(n) if n <= limit => Ok(n),
-            _ => Err(DecodeError::OverLimit {
-                what,
-                value,
-                limit: limit as u64,
-            }),
+            _ => Err(DecodeError::OverLimit { what, value, limit: limit as u64 }),
         }
     }
 
@@ -190,11 +177,7 @@ impl<'b> Reader<'b> {
     }
 
     pub(super) fn end(&self, what: &'static str) -> Result<(), DecodeError> {
-        if self.left() == 0 {
-            Ok(())
-        } else {
-            Err(DecodeError::NotCanonical { what })
-        }
+        if self.left() == 0 { Ok(()) } else { Err(DecodeError::NotCanonical { what }) }
     }
 }
 
@@ -206,9 +189,5 @@ pub(super) fn text<'b>(bytes: &'b [u8], what: &'static str) -> Result<&'b str, D
 
 /// The last step of every decoder: what was read must encode to just these bytes.
 pub(super) fn canonical(given: &[u8], again: &[u8], what: &'static str) -> Result<(), DecodeError> {
-    if given == again {
-        Ok(())
-    } else {
-        Err(DecodeError::NotCanonical { what })
-    }
+    if given == again { Ok(()) } else { Err(DecodeError::NotCanonical { what }) }
 }

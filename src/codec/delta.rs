@@ -40,17 +40,9 @@ pub fn encode_delta(delta: &Delta) -> Vec<u8> {
         put_bytes(&mut out, episode.as_str().as_bytes());
     }
     out.push(u8::from(delta.writes.opinion.is_some()));
-    delta
-        .writes
-        .opinion
-        .iter()
-        .for_each(|opinion| put_opinion(&mut out, opinion));
+    delta.writes.opinion.iter().for_each(|opinion| put_opinion(&mut out, opinion));
     out.push(u8::from(delta.writes.content.is_some()));
-    delta
-        .writes
-        .content
-        .iter()
-        .for_each(|digest| out.extend_from_slice(&digest.0));
+    delta.writes.content.iter().for_each(|digest| out.extend_from_slice(&digest.0));
     put_bytes(&mut out, &encode_citations(&delta.kills.episodes));
     put_dots(&mut out, &delta.kills.opinions);
     put_dots(&mut out, &delta.kills.contents);
@@ -60,28 +52,15 @@ pub fn encode_delta(delta: &Delta) -> Vec<u8> {
 fn decode_delta(bytes: &[u8]) -> Result<Delta, DecodeError> {
     let what = "a delta";
     let mut reader = Reader::new(bytes);
-    let id = PatternId::new(text(
-        reader.sized(ID_BYTES_MAX, "a pattern id")?,
-        "a pattern id",
-    )?)?;
+    let id = PatternId::new(text(reader.sized(ID_BYTES_MAX, "a pattern id")?, "a pattern id")?)?;
     let dot = Dot::new(Actor(reader.u64(what)?), reader.varint("a counter")?);
     let previous = reader.varint("a counter")?;
     if !dot.is_valid() || previous >= dot.counter || previous > COUNTER_MAX {
-        return Err(DecodeError::Invalid {
-            what,
-            rule: "its counters are out of range",
-        });
+        return Err(DecodeError::Invalid { what, rule: "its counters are out of range" });
     }
-    let mut writes = Contribution {
-        episodes: BTreeSet::new(),
-        opinion: None,
-        content: None,
-    };
+    let mut writes = Contribution { episodes: BTreeSet::new(), opinion: None, content: None };
     for _ in 0..reader.bounded(RUMOR_BYTES_MAX, "a count of episodes")? {
-        let id = text(
-            reader.sized(ID_BYTES_MAX, "an episode id")?,
-            "an episode id",
-        )?;
+        let id = text(reader.sized(ID_BYTES_MAX, "an episode id")?, "an episode id")?;
         writes.episodes.insert(EpisodeId::new(id)?);
     }
     if reader.byte(what)? == 1 {
@@ -94,18 +73,8 @@ fn decode_delta(bytes: &[u8]) -> Result<Delta, DecodeError> {
     let opinions = read_dots(&mut reader, OPINIONS_MAX)?;
     let contents = read_dots(&mut reader, DESCRIPTIONS_MAX)?;
     reader.end(what)?;
-    let kills = Kills {
-        episodes,
-        opinions,
-        contents,
-    };
-    let delta = Delta {
-        id,
-        dot,
-        previous,
-        writes,
-        kills,
-    };
+    let kills = Kills { episodes, opinions, contents };
+    let delta = Delta { id, dot, previous, writes, kills };
     canonical(bytes, &encode_delta(&delta), what)?;
     Ok(delta)
 }
@@ -126,26 +95,16 @@ fn read_dots(reader: &mut Reader<'_>, limit: usize) -> Result<Vec<Dot>, DecodeEr
         dots.push(Dot::new(Actor(reader.u64(what)?), reader.varint(what)?));
     }
     let fine = dots.iter().all(|dot| dot.is_valid()) && dots.windows(2).all(|w| w[0] < w[1]);
-    if fine {
-        Ok(dots)
-    } else {
-        Err(DecodeError::NotCanonical { what })
-    }
+    if fine { Ok(dots) } else { Err(DecodeError::NotCanonical { what }) }
 }
 
 /// A gossip message: version, deltas, contents.
 pub fn encode_rumor(rumor: &Rumor) -> Vec<u8> {
     let mut out = vec![RUMOR_VERSION];
     put_varint(&mut out, rumor.deltas.len() as u64);
-    rumor
-        .deltas
-        .iter()
-        .for_each(|delta| put_bytes(&mut out, &encode_delta(delta)));
+    rumor.deltas.iter().for_each(|delta| put_bytes(&mut out, &encode_delta(delta)));
     put_varint(&mut out, rumor.contents.len() as u64);
-    rumor
-        .contents
-        .iter()
-        .for_each(|content| put_bytes(&mut out, &encode_content(content)));
+    rumor.contents.iter().for_each(|content| put_bytes(&mut out, &encode_content(content)));
     out
 }
 
@@ -159,21 +118,14 @@ pub fn decode_rumor(bytes: &[u8]) -> Result<Rumor, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.byte("a rumor version")?;
     if version != RUMOR_VERSION {
-        return Err(DecodeError::Unknown {
-            what: "a rumor version",
-            value: version.into(),
-        });
+        return Err(DecodeError::Unknown { what: "a rumor version", value: version.into() });
     }
     let mut rumor = Rumor::default();
     for _ in 0..reader.bounded(DELTAS_MAX, "a count of deltas")? {
-        rumor
-            .deltas
-            .push(decode_delta(reader.sized(RUMOR_BYTES_MAX, "a delta")?)?);
+        rumor.deltas.push(decode_delta(reader.sized(RUMOR_BYTES_MAX, "a delta")?)?);
     }
     for _ in 0..reader.bounded(DELTAS_MAX, "a count of contents")? {
-        rumor
-            .contents
-            .push(decode_content(reader.sized(RUMOR_BYTES_MAX, "content")?)?);
+        rumor.contents.push(decode_content(reader.sized(RUMOR_BYTES_MAX, "content")?)?);
     }
     reader.end(what)?;
     canonical(bytes, &encode_rumor(&rumor), what)?;

@@ -143,6 +143,8 @@ pub enum Frame {
     AskContent(Vec<Digest>),
     /// Content asked for.
     Contents(Vec<Content>),
+    /// Keys of which I hold nothing: all I know of them is in the knowledge I announced.
+    Gone(Vec<KeyHash>),
     /// Contexts of equal keys beyond my knowledge: `state` has no entries.
     Residue(Vec<Part>),
     /// I have nothing more to say.
@@ -174,12 +176,7 @@ pub struct Envelope {
 
 /// Positional: version, kind, ends-turn, body.
 #[derive(Serialize, Deserialize)]
-struct Wire<'b>(
-    u8,
-    u8,
-    bool,
-    #[serde(with = "serde_bytes", borrow)] &'b [u8],
-);
+struct Wire<'b>(u8, u8, bool, #[serde(with = "serde_bytes", borrow)] &'b [u8]);
 
 /// The bytes of one frame, or of a message to be cut into fragments.
 pub fn encode_frame(envelope: &Envelope) -> Vec<u8> {
@@ -195,16 +192,10 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Envelope, DecodeError> {
     let wire: Wire<'_> =
         rmp_serde::from_slice(bytes).map_err(|_| DecodeError::Invalid { what, rule })?;
     if wire.0 != WIRE_VERSION {
-        return Err(DecodeError::Unknown {
-            what: "a wire version",
-            value: wire.0.into(),
-        });
+        return Err(DecodeError::Unknown { what: "a wire version", value: wire.0.into() });
     }
     let frame = decode_body(wire.1, wire.3)?;
-    let envelope = Envelope {
-        frame,
-        ends_turn: wire.2,
-    };
+    let envelope = Envelope { frame, ends_turn: wire.2 };
     canonical(bytes, &encode_frame(&envelope), what)?;
     Ok(envelope)
 }
@@ -227,16 +218,12 @@ fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
         Frame::Parts(parts) => (put_parts(&mut out, parts), 5).1,
         Frame::AskContent(digests) => {
             put_varint(&mut out, digests.len() as u64);
-            digests
-                .iter()
-                .for_each(|digest| out.extend_from_slice(&digest.0));
+            digests.iter().for_each(|digest| out.extend_from_slice(&digest.0));
             6
         }
         Frame::Contents(contents) => {
             put_varint(&mut out, contents.len() as u64);
-            contents
-                .iter()
-                .for_each(|content| put_bytes(&mut out, &encode_content(content)));
+            contents.iter().for_each(|content| put_bytes(&mut out, &encode_content(content)));
             7
         }
         Frame::Residue(parts) => (put_parts(&mut out, parts), 8).1,
@@ -255,6 +242,11 @@ fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
             out.extend_from_slice(bytes);
             11
         }
+        Frame::Gone(keys) => {
+            put_varint(&mut out, keys.len() as u64);
+            keys.iter().for_each(|key| out.extend_from_slice(&key.0));
+            12
+        }
     };
     (kind, out)
 }
@@ -268,22 +260,16 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
         3 => read_walk(&mut reader)?,
         4 => Frame::Ask(read_list(&mut reader, ASKS_MAX, "asked keys", read_ask)?),
         5 => Frame::Parts(read_list(&mut reader, PARTS_MAX, "parts", read_part)?),
-        6 => Frame::AskContent(read_list(
-            &mut reader,
-            ASKS_MAX,
-            "asked content",
-            |reader| Ok(Digest(reader.array("a digest")?)),
-        )?),
+        6 => Frame::AskContent(read_list(&mut reader, ASKS_MAX, "asked content", |reader| {
+            Ok(Digest(reader.array("a digest")?))
+        })?),
         7 => Frame::Contents(read_list(&mut reader, ASKS_MAX, "contents", |reader| {
             decode_content(reader.sized(FRAME_BYTES_MAX, "content")?)
         })?),
         8 => Frame::Residue(read_list(&mut reader, PARTS_MAX, "residue", read_part)?),
         9 => {
             let standing = read_standing(&mut reader)?;
-            Frame::Done {
-                standing,
-                quiet: reader.byte("a flag")? == 1,
-            }
+            Frame::Done { standing, quiet: reader.byte("a flag")? == 1 }
         }
         10 => {
             let refusal = read_refusal(reader.byte("a refusal")?)?;
@@ -293,16 +279,13 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
         11 => {
             let more = reader.byte("a flag")? == 1;
             let left = reader.left();
-            Frame::Fragment {
-                more,
-                bytes: reader.take(left, "a fragment")?.to_vec(),
-            }
+            Frame::Fragment { more, bytes: reader.take(left, "a fragment")?.to_vec() }
         }
+        12 => Frame::Gone(read_list(&mut reader, ASKS_MAX, "gone keys", |reader| {
+            Ok(KeyHash(reader.array("a key")?))
+        })?),
         _ => {
-            return Err(DecodeError::Unknown {
-                what: "a frame kind",
-                value: kind.into(),
-            });
+            return Err(DecodeError::Unknown { what: "a frame kind", value: kind.into() });
         }
     };
     reader.end("a frame")?;
@@ -332,11 +315,7 @@ fn put_standing(out: &mut Vec<u8>, standing: &Standing) {
 fn read_standing(reader: &mut Reader<'_>) -> Result<Standing, DecodeError> {
     let root = Digest(reader.array("a root")?);
     let knowledge_hash = reader.u64("a knowledge hash")?;
-    Ok(Standing {
-        root,
-        patterns: reader.varint("a count")?,
-        knowledge_hash,
-    })
+    Ok(Standing { root, patterns: reader.varint("a count")?, knowledge_hash })
 }
 
 fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
@@ -350,10 +329,7 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
     }
     put_varint(out, hello.knowledge_rows.into());
     put_varint(out, hello.holes.len() as u64);
-    hello
-        .holes
-        .iter()
-        .for_each(|key| out.extend_from_slice(&key.0));
+    hello.holes.iter().for_each(|key| out.extend_from_slice(&key.0));
     out.push(u8::from(hello.thorough));
 }
 
@@ -365,30 +341,17 @@ fn read_hello(reader: &mut Reader<'_>) -> Result<Hello, DecodeError> {
     };
     let rows = reader.bounded(KNOWLEDGE_ROWS_MAX, "a count of knowledge rows")?;
     let knowledge_rows = u32::try_from(rows).unwrap_or(u32::MAX);
-    let holes = read_list(reader, HOLES_MAX, "holes", |r| {
-        Ok(KeyHash(r.array("a hole")?))
-    })?;
+    let holes = read_list(reader, HOLES_MAX, "holes", |r| Ok(KeyHash(r.array("a hole")?)))?;
     let thorough = reader.byte("a flag")? == 1;
-    Ok(Hello {
-        standing,
-        shape,
-        knowledge_rows,
-        holes,
-        thorough,
-    })
+    Ok(Hello { standing, shape, knowledge_rows, holes, thorough })
 }
 
 fn read_shape(reader: &mut Reader<'_>) -> Result<Shape, DecodeError> {
     let code = reader.byte("an encoding")?;
-    let encoding = Encoding::from_code(code).ok_or(DecodeError::Unknown {
-        what: "an encoding",
-        value: code.into(),
-    })?;
+    let encoding = Encoding::from_code(code)
+        .ok_or(DecodeError::Unknown { what: "an encoding", value: code.into() })?;
     let dimension = reader.bounded(DIMENSION_MAX, "a dimension")?;
-    Ok(Shape {
-        dimension: u32::try_from(dimension).unwrap_or(0),
-        encoding,
-    })
+    Ok(Shape { dimension: u32::try_from(dimension).unwrap_or(0), encoding })
 }
 
 fn put_walk(out: &mut Vec<u8>, hash_bytes: u8, nodes: &[WalkNode]) {
@@ -408,13 +371,9 @@ fn put_walk(out: &mut Vec<u8>, hash_bytes: u8, nodes: &[WalkNode]) {
             }
             WalkBody::Inner(children) => {
                 out.push(0x80);
-                let mask = children
-                    .iter()
-                    .fold(0_u16, |mask, (nibble, _)| mask | (1 << nibble));
+                let mask = children.iter().fold(0_u16, |mask, (nibble, _)| mask | (1 << nibble));
                 out.extend_from_slice(&mask.to_be_bytes());
-                children
-                    .iter()
-                    .for_each(|(_, hash)| out.extend_from_slice(&hash.0[..cut]));
+                children.iter().for_each(|(_, hash)| out.extend_from_slice(&hash.0[..cut]));
             }
         }
     }
@@ -423,29 +382,18 @@ fn put_walk(out: &mut Vec<u8>, hash_bytes: u8, nodes: &[WalkNode]) {
 fn read_walk(reader: &mut Reader<'_>) -> Result<Frame, DecodeError> {
     let hash_bytes = reader.byte("a hash length")?;
     if hash_bytes != 8 && hash_bytes != 32 {
-        return Err(DecodeError::Unknown {
-            what: "a hash length",
-            value: hash_bytes.into(),
-        });
+        return Err(DecodeError::Unknown { what: "a hash length", value: hash_bytes.into() });
     }
     let nodes = read_list(reader, WALK_NODES_MAX, "walk nodes", |reader| {
         let depth = reader.byte("a depth")?;
         if depth > 32 {
             let what = "a depth";
-            return Err(DecodeError::OverLimit {
-                what,
-                value: depth.into(),
-                limit: 32,
-            });
+            return Err(DecodeError::OverLimit { what, value: depth.into(), limit: 32 });
         }
         let mut prefix = [0; 16];
         let bytes = usize::from(depth).div_ceil(2);
         prefix[..bytes].copy_from_slice(reader.take(bytes, "a prefix")?);
-        Ok(WalkNode {
-            depth,
-            prefix,
-            body: read_walk_body(reader, usize::from(hash_bytes))?,
-        })
+        Ok(WalkNode { depth, prefix, body: read_walk_body(reader, usize::from(hash_bytes))? })
     })?;
     Ok(Frame::Walk { hash_bytes, nodes })
 }
@@ -466,11 +414,7 @@ fn read_walk_body(reader: &mut Reader<'_>, cut: usize) -> Result<WalkBody, Decod
         return Ok(WalkBody::Inner(children));
     }
     if tag > 16 {
-        return Err(DecodeError::OverLimit {
-            what: "a leaf",
-            value: tag.into(),
-            limit: 16,
-        });
+        return Err(DecodeError::OverLimit { what: "a leaf", value: tag.into(), limit: 16 });
     }
     let mut entries = Vec::new();
     for _ in 0..tag {
@@ -488,9 +432,7 @@ fn put_parts(out: &mut Vec<u8>, parts: &[Part]) {
     put_varint(out, parts.len() as u64);
     for part in parts {
         out.push(scope_code(part.scope) | (u8::from(part.digest.is_some()) << 1));
-        part.digest
-            .iter()
-            .for_each(|digest| out.extend_from_slice(&digest.0));
+        part.digest.iter().for_each(|digest| out.extend_from_slice(&digest.0));
         put_bytes(out, &encode_record(&part.state));
     }
 }
@@ -502,26 +444,16 @@ fn read_part(reader: &mut Reader<'_>) -> Result<Part, DecodeError> {
         0 => None,
         1 => Some(Digest(reader.array("a state digest")?)),
         _ => {
-            return Err(DecodeError::Unknown {
-                what: "part flags",
-                value: flags.into(),
-            });
+            return Err(DecodeError::Unknown { what: "part flags", value: flags.into() });
         }
     };
     let state = decode_record(reader.sized(MESSAGE_BYTES_MAX, "a record")?)?;
-    Ok(Part {
-        state,
-        digest,
-        scope,
-    })
+    Ok(Part { state, digest, scope })
 }
 
 fn read_ask(reader: &mut Reader<'_>) -> Result<Ask, DecodeError> {
     let key = KeyHash(reader.array("a key")?);
-    Ok(Ask {
-        key,
-        scope: read_scope(reader.byte("a scope")?)?,
-    })
+    Ok(Ask { key, scope: read_scope(reader.byte("a scope")?)? })
 }
 
 fn scope_code(scope: Scope) -> u8 {
@@ -535,10 +467,7 @@ fn read_scope(code: u8) -> Result<Scope, DecodeError> {
     match code {
         0 => Ok(Scope::Fresh),
         1 => Ok(Scope::Whole),
-        _ => Err(DecodeError::Unknown {
-            what: "a scope",
-            value: code.into(),
-        }),
+        _ => Err(DecodeError::Unknown { what: "a scope", value: code.into() }),
     }
 }
 
@@ -555,9 +484,6 @@ fn read_refusal(code: u8) -> Result<Refusal, DecodeError> {
         0 => Ok(Refusal::Malformed),
         1 => Ok(Refusal::ShapeDiffers),
         2 => Ok(Refusal::Busy),
-        _ => Err(DecodeError::Unknown {
-            what: "a refusal",
-            value: code.into(),
-        }),
+        _ => Err(DecodeError::Unknown { what: "a refusal", value: code.into() }),
     }
 }

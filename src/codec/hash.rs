@@ -12,11 +12,7 @@ pub fn key_hash(space: &SpaceId, id: &PatternId) -> KeyHash {
     hasher.update(space.as_str().as_bytes());
     hasher.update(id.as_str().as_bytes());
     let hash = hasher.finalize();
-    KeyHash(
-        hash.as_bytes()[..16]
-            .try_into()
-            .expect("a hash has 32 bytes"),
-    )
+    KeyHash(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
 }
 
 /// The digest of the live part; `None` for a dead pattern, which has no leaf. The context is not
@@ -51,11 +47,7 @@ pub fn knowledge_hash<'p>(
         update_vector(&mut hasher, vector);
     }
     let hash = hasher.finalize();
-    u64::from_le_bytes(
-        hash.as_bytes()[..8]
-            .try_into()
-            .expect("a hash has 32 bytes"),
-    )
+    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
 }
 
 fn update_vector(hasher: &mut blake3::Hasher, vector: &VersionVector) {
@@ -73,7 +65,5 @@ pub fn checksum(key: &[u8], value: &[u8]) -> [u8; 8] {
     hasher.update(key);
     hasher.update(value);
     let hash = hasher.finalize();
-    hash.as_bytes()[..8]
-        .try_into()
-        .expect("a hash has 32 bytes")
+    hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes")
 }

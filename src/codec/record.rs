@@ -32,10 +32,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Pattern, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.byte("a record version")?;
     if version != RECORD_VERSION {
-        return Err(DecodeError::Unknown {
-            what: "a record version",
-            value: version.into(),
-        });
+        return Err(DecodeError::Unknown { what: "a record version", value: version.into() });
     }
     let id = text(reader.sized(ID_BYTES_MAX, "a pattern id")?, "a pattern id")?;
     let mut pattern = Pattern::new(PatternId::new(id)?);
@@ -45,10 +42,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Pattern, DecodeError> {
     read_registers(&mut reader, &mut pattern)?;
     reader.end("a record")?;
     if let Some(rule) = pattern.broken_limit() {
-        return Err(DecodeError::Invalid {
-            what: "a record",
-            rule,
-        });
+        return Err(DecodeError::Invalid { what: "a record", rule });
     }
     canonical(bytes, &encode_record(&pattern), "a record")?;
     Ok(pattern)
@@ -85,10 +79,7 @@ pub fn decode_citations(bytes: &[u8]) -> Result<Vec<Citation>, DecodeError> {
         id.truncate(shared);
         id.extend_from_slice(reader.sized(ID_BYTES_MAX - shared, "an episode id")?);
         let episode = EpisodeId::new(text(&id, "an episode id")?)?;
-        citations.push(Citation {
-            episode,
-            dot: read_dot(&mut reader, &actors)?,
-        });
+        citations.push(Citation { episode, dot: read_dot(&mut reader, &actors)? });
     }
     reader.end(what)?;
     canonical(bytes, &encode_citations(&citations), what)?;
@@ -121,10 +112,7 @@ fn read_registers(reader: &mut Reader<'_>, pattern: &mut Pattern) -> Result<(), 
     let actors = read_actors(reader)?;
     for _ in 0..reader.bounded(OPINIONS_MAX, "a count of opinions")? {
         let dot = read_dot(reader, &actors)?;
-        pattern.opinions.push(Voice {
-            dot,
-            opinion: read_opinion(reader)?,
-        });
+        pattern.opinions.push(Voice { dot, opinion: read_opinion(reader)? });
     }
     for _ in 0..reader.bounded(DESCRIPTIONS_MAX, "a count of descriptions")? {
         let dot = read_dot(reader, &actors)?;
@@ -155,18 +143,8 @@ pub(super) fn read_opinion(reader: &mut Reader<'_>) -> Result<Opinion, DecodeErr
     let (Some(confidence), Some(strength)) = (confidence, strength) else {
         return Err(DecodeError::Invalid { what, rule });
     };
-    let opinion = Opinion {
-        replica,
-        confidence,
-        strength,
-        weight,
-        at_ms,
-    };
-    if opinion.is_valid() {
-        Ok(opinion)
-    } else {
-        Err(DecodeError::Invalid { what, rule })
-    }
+    let opinion = Opinion { replica, confidence, strength, weight, at_ms };
+    if opinion.is_valid() { Ok(opinion) } else { Err(DecodeError::Invalid { what, rule }) }
 }
 
 /// Content: encoding, dimension, label, numbers.
@@ -183,18 +161,13 @@ pub fn decode_content(bytes: &[u8]) -> Result<Content, DecodeError> {
     let what = "content";
     let mut reader = Reader::new(bytes);
     let code = reader.byte("an encoding")?;
-    let encoding = Encoding::from_code(code).ok_or(DecodeError::Unknown {
-        what: "an encoding",
-        value: code.into(),
-    })?;
+    let encoding = Encoding::from_code(code)
+        .ok_or(DecodeError::Unknown { what: "an encoding", value: code.into() })?;
     let dimension = reader.bounded(DIMENSION_MAX, "a dimension")?;
     let label = text(reader.sized(LABEL_BYTES_MAX, "a label")?, "a label")?.to_owned();
     let data = reader.take(dimension * 4, "an embedding")?.to_vec();
     reader.end(what)?;
-    let shape = Shape {
-        dimension: u32::try_from(dimension).unwrap_or(0),
-        encoding,
-    };
+    let shape = Shape { dimension: u32::try_from(dimension).unwrap_or(0), encoding };
     let rule = "a number that is not finite or not canonical";
     let content =
         Content::from_parts(label, shape, data).ok_or(DecodeError::Invalid { what, rule })?;
@@ -211,9 +184,7 @@ fn actor_table(dots: impl Iterator<Item = Dot>) -> Vec<Actor> {
 
 fn put_actors(out: &mut Vec<u8>, actors: &[Actor]) {
     put_varint(out, actors.len() as u64);
-    actors
-        .iter()
-        .for_each(|actor| out.extend_from_slice(&actor.0.to_le_bytes()));
+    actors.iter().for_each(|actor| out.extend_from_slice(&actor.0.to_le_bytes()));
 }
 
 fn read_actors(reader: &mut Reader<'_>) -> Result<Vec<Actor>, DecodeError> {
@@ -226,9 +197,7 @@ fn read_actors(reader: &mut Reader<'_>) -> Result<Vec<Actor>, DecodeError> {
 }
 
 fn put_dot(out: &mut Vec<u8>, actors: &[Actor], dot: Dot) {
-    let index = actors
-        .binary_search(&dot.actor)
-        .expect("the table was made of these dots");
+    let index = actors.binary_search(&dot.actor).expect("the table was made of these dots");
     put_varint(out, index as u64);
     put_varint(out, dot.counter);
 }
@@ -237,15 +206,10 @@ fn read_dot(reader: &mut Reader<'_>, actors: &[Actor]) -> Result<Dot, DecodeErro
     let index = reader.bounded(ACTORS_MAX, "an actor index")?;
     let counter = reader.varint("a counter")?;
     let what = "a dot";
-    let actor = *actors.get(index).ok_or(DecodeError::Invalid {
-        what,
-        rule: "it names an actor outside the table",
-    })?;
+    let actor = *actors
+        .get(index)
+        .ok_or(DecodeError::Invalid { what, rule: "it names an actor outside the table" })?;
     let dot = Dot::new(actor, counter);
     let rule = "its counter is out of range";
-    if dot.is_valid() {
-        Ok(dot)
-    } else {
-        Err(DecodeError::Invalid { what, rule })
-    }
+    if dot.is_valid() { Ok(dot) } else { Err(DecodeError::Invalid { what, rule }) }
 }

@@ -51,10 +51,7 @@ impl MemoryDisk {
     pub fn crash_torn(&mut self, keep: usize) {
         let mut unsynced = std::mem::take(&mut self.unsynced);
         unsynced.truncate(keep);
-        let mut survivor = Self {
-            durable: std::mem::take(&mut self.durable),
-            ..Self::default()
-        };
+        let mut survivor = Self { durable: std::mem::take(&mut self.durable), ..Self::default() };
         for batch in unsynced {
             survivor.make_durable(batch);
         }
@@ -95,10 +92,7 @@ impl MemoryDisk {
     fn poison(&mut self, what: &'static str, kind: io::ErrorKind) -> DiskError {
         self.pending.clear();
         self.health = Health::Poisoned;
-        DiskError::Io {
-            what,
-            source: kind.into(),
-        }
+        DiskError::Io { what, source: kind.into() }
     }
 
     fn refuse_if_poisoned(&self) -> Result<(), DiskError> {
@@ -159,10 +153,7 @@ impl Disk for MemoryDisk {
     }
 
     fn bytes_on_disk(&self) -> u64 {
-        self.durable
-            .iter()
-            .map(|(key, value)| (key.len() + value.len()) as u64)
-            .sum()
+        self.durable.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
 }
 
@@ -230,10 +221,7 @@ mod tests {
         disk.fail_next_flush();
         assert!(matches!(disk.flush(), Err(DiskError::Io { .. })));
         assert_both(&disk, (ONE, None));
-        assert!(matches!(
-            put(&mut disk, b"c", b"3"),
-            Err(DiskError::Poisoned)
-        ));
+        assert!(matches!(put(&mut disk, b"c", b"3"), Err(DiskError::Poisoned)));
         assert!(matches!(disk.flush(), Err(DiskError::Poisoned)));
         disk.crash_torn(2);
         assert_both(&disk, (TWO, TWO));
@@ -258,26 +246,16 @@ mod tests {
         batch.put(*b"a", *b"1");
         batch.put(*b"b", vec![0; VALUE_BYTES_MAX + 1]);
         let bytes = VALUE_BYTES_MAX + 1;
-        assert!(
-            matches!(disk.commit(&batch), Err(DiskError::ValueTooLarge { bytes: found })
-            if found == bytes)
-        );
+        assert!(matches!(disk.commit(&batch), Err(DiskError::ValueTooLarge { bytes: found })
+            if found == bytes));
         assert_both(&disk, (None, None));
         assert!(matches!(
             put(&mut disk, &vec![0; KEY_BYTES_MAX + 1], b""),
             Err(DiskError::KeyTooLarge { .. })
         ));
-        put(
-            &mut disk,
-            &vec![0; KEY_BYTES_MAX],
-            &vec![0; VALUE_BYTES_MAX],
-        )
-        .unwrap();
+        put(&mut disk, &vec![0; KEY_BYTES_MAX], &vec![0; VALUE_BYTES_MAX]).unwrap();
         disk.flush().unwrap();
-        assert_eq!(
-            disk.bytes_on_disk(),
-            (KEY_BYTES_MAX + VALUE_BYTES_MAX) as u64
-        );
+        assert_eq!(disk.bytes_on_disk(), (KEY_BYTES_MAX + VALUE_BYTES_MAX) as u64);
     }
 
     #[test]

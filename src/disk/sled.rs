@@ -69,9 +69,7 @@ impl SledDisk {
         mode: OpenMode,
         cache_bytes: u64,
     ) -> Result<Self, OpenError> {
-        let home = Home {
-            dir: dir.to_owned(),
-        };
+        let home = Home { dir: dir.to_owned() };
         // Before the lock, because a directory that is not ours must not even gain a LOCK file.
         if home.look()? == Found::Nothing && mode == OpenMode::MustExist {
             return Err(OpenError::NoStore { dir: home.dir });
@@ -97,15 +95,7 @@ impl SledDisk {
         let path = generation.join("db");
         let db_file = File::open(&path).map_err(io_error("open", &path))?;
         let (pre_images, health) = (Batch::default(), Health::Sound);
-        Ok(Self {
-            db,
-            db_file,
-            pre_images,
-            health,
-            origin,
-            home,
-            _lock: lock,
-        })
+        Ok(Self { db, db_file, pre_images, health, origin, home, _lock: lock })
     }
 
     /// True when this directory is a copy of another store, which must then stop being that
@@ -167,10 +157,7 @@ impl SledDisk {
     /// The engine's own flush asks the kernel to write but never the device to keep.
     fn flush_and_sync(&self) -> Result<(), DiskError> {
         guarded("flush", || self.db.flush())?;
-        self.db_file.sync_data().map_err(|source| DiskError::Io {
-            what: "sync",
-            source,
-        })
+        self.db_file.sync_data().map_err(|source| DiskError::Io { what: "sync", source })
     }
 
     fn or_poison(&mut self, outcome: Result<(), DiskError>) -> Result<(), DiskError> {
@@ -247,17 +234,11 @@ fn guarded<T>(what: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Res
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(sled::Error::Io(source))) => Err(DiskError::Io { what, source }),
-        Ok(Err(error)) => Err(DiskError::Damaged {
-            what,
-            detail: error.to_string(),
-        }),
+        Ok(Err(error)) => Err(DiskError::Damaged { what, detail: error.to_string() }),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(DiskError::Panicked {
-                what,
-                detail: text.unwrap_or("no message").to_owned(),
-            })
+            Err(DiskError::Panicked { what, detail: text.unwrap_or("no message").to_owned() })
         }
     }
 }
@@ -283,10 +264,7 @@ fn make_engine(home: &Home, cache_bytes: u64) -> Result<sled::Db, OpenError> {
 /// Opens the engine; a snapshot it cannot read is set aside once, since the log has it all.
 fn open_engine(home: &Home, generation: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
     for file in snapshots(generation)? {
-        if file
-            .extension()
-            .is_some_and(|extension| extension == "generating")
-        {
+        if file.extension().is_some_and(|extension| extension == "generating") {
             fs::remove_file(&file).map_err(io_error("remove", &file))?;
         }
     }
@@ -301,10 +279,7 @@ fn open_engine(home: &Home, generation: &Path, cache_bytes: u64) -> Result<sled:
             Err(DiskError::Io { source, .. }) if is_engine_lock(&source) => {
                 lock_tries += 1;
                 if lock_tries == LOCK_TRIES {
-                    return Err(OpenError::Locked {
-                        dir: home.dir.clone(),
-                        holder: None,
-                    });
+                    return Err(OpenError::Locked { dir: home.dir.clone(), holder: None });
                 }
                 thread::sleep(LOCK_PAUSE);
                 continue;

@@ -22,15 +22,8 @@ pub(super) struct Queue<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        let state = Mutex::new(State {
-            jobs: VecDeque::new(),
-            closed: false,
-        });
-        Self {
-            state,
-            filled: Condvar::new(),
-            drained: Condvar::new(),
-        }
+        let state = Mutex::new(State { jobs: VecDeque::new(), closed: false });
+        Self { state, filled: Condvar::new(), drained: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -41,10 +34,7 @@ impl<T> Queue<T> {
     pub(super) fn push_or_wait(&self, job: T) -> Result<(), T> {
         let mut state = self.lock();
         while state.jobs.len() >= QUEUED_MAX && !state.closed {
-            state = self
-                .drained
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.drained.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
             return Err(job);

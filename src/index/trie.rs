@@ -45,10 +45,7 @@ enum Body {
 
 impl Default for Index {
     fn default() -> Self {
-        let mut index = Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-        };
+        let mut index = Self { slots: Vec::new(), free: Vec::new() };
         index.plant(Vec::new());
         index
     }
@@ -107,11 +104,7 @@ impl Index {
             Body::Leaf(entries) => {
                 let under = entries.iter().filter(|(key, _)| prefix.contains(key));
                 let entries: Vec<_> = under.copied().collect();
-                if entries.is_empty() {
-                    Node::Empty
-                } else {
-                    Node::Leaf(entries)
-                }
+                if entries.is_empty() { Node::Empty } else { Node::Leaf(entries) }
             }
             Body::Inner(children) => Node::Inner(self.child_hashes(children)),
         }
@@ -123,28 +116,18 @@ impl Index {
         let Some((at, depth)) = self.locate(prefix) else {
             return Vec::new();
         };
-        let mut walk = Walk {
-            index: self,
-            pending: Vec::new(),
-            leaf: [].iter(),
-        };
+        let mut walk = Walk { index: self, pending: Vec::new(), leaf: [].iter() };
         match after {
             Some(after) if prefix.contains(&after) => walk.seek(at, depth, &after),
             Some(after) if after.0 > prefix.parts().1 => return Vec::new(),
             _ => walk.pending.push(at),
         }
-        walk.filter(|(key, _)| prefix.contains(key))
-            .take(max)
-            .collect()
+        walk.filter(|(key, _)| prefix.contains(key)).take(max).collect()
     }
 
     /// All entries, sorted. O(1) each, amortised.
     pub fn iter(&self) -> impl Iterator<Item = (KeyHash, Digest)> + '_ {
-        Walk {
-            index: self,
-            pending: vec![TOP],
-            leaf: [].iter(),
-        }
+        Walk { index: self, pending: vec![TOP], leaf: [].iter() }
     }
 
     fn insert(&mut self, key: KeyHash, digest: Digest) -> Option<Digest> {
@@ -231,12 +214,7 @@ impl Index {
     fn plant(&mut self, entries: Vec<Entry>) -> SlotId {
         let keys = u32::try_from(entries.len()).expect("a leaf holds at most 17 entries");
         let hash = super::EMPTY;
-        let slot = Slot {
-            dirty: keys > 0,
-            body: Body::Leaf(entries),
-            hash,
-            keys,
-        };
+        let slot = Slot { dirty: keys > 0, body: Body::Leaf(entries), hash, keys };
         if let Some(id) = self.free.pop() {
             *self.slot_mut(id) = slot;
             return id;
@@ -332,10 +310,7 @@ impl Walk<'_> {
     fn seek(&mut self, mut at: SlotId, mut depth: usize, after: &KeyHash) {
         while let Body::Inner(children) = &self.index.slot(at).body {
             let next = usize::from(nibble_at(&after.0, depth));
-            let later = children[next + 1..]
-                .iter()
-                .rev()
-                .filter(|&&child| child != TOP);
+            let later = children[next + 1..].iter().rev().filter(|&&child| child != TOP);
             self.pending.extend(later);
             at = children[next];
             if at == TOP {
@@ -360,8 +335,7 @@ impl Iterator for Walk<'_> {
             match &self.index.slot(self.pending.pop()?).body {
                 Body::Leaf(entries) => self.leaf = entries.iter(),
                 Body::Inner(children) => {
-                    self.pending
-                        .extend(children.iter().rev().filter(|&&child| child != TOP));
+                    self.pending.extend(children.iter().rev().filter(|&&child| child != TOP));
                 }
             }
         }
@@ -379,17 +353,12 @@ mod tests {
     type Write = (prop::sample::Index, Option<u8>);
 
     fn history() -> impl Strategy<Value = (Vec<KeyHash>, Vec<Write>)> {
-        let write = (
-            any::<prop::sample::Index>(),
-            prop::option::weighted(0.6, 0_u8..4),
-        );
+        let write = (any::<prop::sample::Index>(), prop::option::weighted(0.6, 0_u8..4));
         (pool(), prop::collection::vec(write, 0..300))
     }
 
     fn prefixes(keys: &[KeyHash]) -> BTreeSet<Prefix> {
-        keys.iter()
-            .flat_map(|key| (0..=32).map(move |len| Prefix::of(key, len)))
-            .collect()
+        keys.iter().flat_map(|key| (0..=32).map(move |len| Prefix::of(key, len))).collect()
     }
 
     proptest! {
@@ -451,10 +420,7 @@ mod tests {
         assert_eq!(index.slots.iter().filter(|slot| slot.dirty).count(), 0);
         index.set(key, Some(digest(1)));
         let (_, depth) = index.descend(&key);
-        assert_eq!(
-            index.slots.iter().filter(|slot| slot.dirty).count(),
-            depth + 1
-        );
+        assert_eq!(index.slots.iter().filter(|slot| slot.dirty).count(), depth + 1);
     }
 
     #[test]
@@ -467,12 +433,6 @@ mod tests {
             assert_eq!(index.node(&Prefix::of(&key(byte), 32)), leaf);
         }
         index.set(key(3), None);
-        assert_eq!(
-            (
-                index.descend(&key(3)).1,
-                index.slots.len() - index.free.len()
-            ),
-            (0, 1)
-        );
+        assert_eq!((index.descend(&key(3)).1, index.slots.len() - index.free.len()), (0, 1));
     }
 }

@@ -38,12 +38,8 @@ pub fn join_entries<E: Entry>(
             }
         }
     }
-    mine[i..]
-        .iter()
-        .for_each(|entry| keep_unseen(entry, &theirs_saw, &mut joined));
-    theirs[j..]
-        .iter()
-        .for_each(|entry| keep_unseen(entry, &mine_saw, &mut joined));
+    mine[i..].iter().for_each(|entry| keep_unseen(entry, &theirs_saw, &mut joined));
+    theirs[j..].iter().for_each(|entry| keep_unseen(entry, &mine_saw, &mut joined));
     joined
 }
 

@@ -11,11 +11,7 @@ pub fn assert_join_semilattice<S: Clone + PartialEq + std::fmt::Debug>(
     assert_eq!(&join(x, x), x, "join is not idempotent");
     let xy = join(x, y);
     assert_eq!(xy, join(y, x), "join is not commutative");
-    assert_eq!(
-        join(&xy, z),
-        join(x, &join(y, z)),
-        "join is not associative"
-    );
+    assert_eq!(join(&xy, z), join(x, &join(y, z)), "join is not associative");
     assert_eq!(join(x, &xy), xy, "join is not inflationary on the left");
     assert_eq!(join(y, &xy), xy, "join is not inflationary on the right");
 }

@@ -18,9 +18,7 @@ impl VersionVector {
     /// From rows in strictly ascending actor order with counters ≥ 1; `None` otherwise.
     pub fn from_sorted(rows: Vec<(Actor, u64)>) -> Option<Self> {
         let ordered = rows.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let positive = rows
-            .iter()
-            .all(|(actor, n)| Dot::new(*actor, *n).is_valid());
+        let positive = rows.iter().all(|(actor, n)| Dot::new(*actor, *n).is_valid());
         (ordered && positive).then_some(Self { rows })
     }
 
@@ -50,9 +48,7 @@ impl VersionVector {
         if other.rows.iter().all(|(actor, n)| self.get(*actor) >= *n) {
             return;
         }
-        self.rows = merge(&self.rows, &other.rows, |mine, theirs| {
-            Some(mine.max(theirs))
-        });
+        self.rows = merge(&self.rows, &other.rows, |mine, theirs| Some(mine.max(theirs)));
     }
 
     /// The greatest lower bound. O(n + m).
@@ -69,9 +65,7 @@ impl VersionVector {
     #[must_use]
     pub fn beyond(&self, floor: &Self) -> Self {
         let above = |row: &&(Actor, u64)| row.1 > floor.get(row.0);
-        Self {
-            rows: self.rows.iter().filter(above).copied().collect(),
-        }
+        Self { rows: self.rows.iter().filter(above).copied().collect() }
     }
 
     /// True iff `other` includes nothing that `self` lacks. O(m log n).
@@ -151,9 +145,7 @@ mod tests {
     use super::*;
 
     fn vector(rows: &[(u64, u64)]) -> VersionVector {
-        rows.iter()
-            .map(|(actor, n)| Dot::new(Actor(*actor), *n))
-            .collect()
+        rows.iter().map(|(actor, n)| Dot::new(Actor(*actor), *n)).collect()
     }
 
     #[test]

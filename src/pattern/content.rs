@@ -85,30 +85,15 @@ impl Content {
             return Err(ContentError::Label { bytes: label.len() });
         }
         if embedding.is_empty() || embedding.len() > DIMENSION_MAX {
-            return Err(ContentError::Dimension {
-                dimension: embedding.len(),
-            });
+            return Err(ContentError::Dimension { dimension: embedding.len() });
         }
         if let Some(at) = embedding.iter().position(|value| !value.is_finite()) {
-            return Err(ContentError::NotFinite {
-                at,
-                value: embedding[at],
-            });
+            return Err(ContentError::NotFinite { at, value: embedding[at] });
         }
-        let data = embedding
-            .iter()
-            .flat_map(|value| (value + 0.0).to_le_bytes())
-            .collect();
+        let data = embedding.iter().flat_map(|value| (value + 0.0).to_le_bytes()).collect();
         let dimension = u32::try_from(embedding.len()).expect("at most 4,096");
-        let shape = Shape {
-            dimension,
-            encoding: Encoding::F32,
-        };
-        Ok(Self {
-            label: label.to_owned(),
-            shape,
-            data,
-        })
+        let shape = Shape { dimension, encoding: Encoding::F32 };
+        Ok(Self { label: label.to_owned(), shape, data })
     }
 
     /// From stored parts; `None` unless they are just what [`Content::new`] would have made.
@@ -147,18 +132,12 @@ mod tests {
     #[test]
     fn what_is_not_finite_or_not_1_to_4096_long_is_refused_by_name() {
         assert!(Content::new("x", &[0.5; 4096]).is_ok());
-        assert_eq!(
-            Content::new("x", &[]),
-            Err(ContentError::Dimension { dimension: 0 })
-        );
+        assert_eq!(Content::new("x", &[]), Err(ContentError::Dimension { dimension: 0 }));
         let long = Content::new("x", &[0.0; 4097]);
         assert_eq!(long, Err(ContentError::Dimension { dimension: 4097 }));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let refused = Content::new("x", &[0.0, bad]);
-            assert!(matches!(
-                refused,
-                Err(ContentError::NotFinite { at: 1, .. })
-            ));
+            assert!(matches!(refused, Err(ContentError::NotFinite { at: 1, .. })));
         }
         assert!(Content::new(&"x".repeat(1025), &[0.0]).is_err());
     }

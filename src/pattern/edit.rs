@@ -48,9 +48,7 @@ impl Kills {
 
     fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
         let episodes = self.episodes.iter().map(|citation| citation.dot);
-        episodes
-            .chain(self.opinions.iter().copied())
-            .chain(self.contents.iter().copied())
+        episodes.chain(self.opinions.iter().copied()).chain(self.contents.iter().copied())
     }
 }
 
@@ -89,13 +87,7 @@ impl Pattern {
             Edit::Retract(episodes) => {
                 let gone = |citation: &&Citation| episodes.contains(&citation.episode);
                 let episodes = self.episodes.iter().filter(gone).cloned().collect();
-                (
-                    Contribution::default(),
-                    Kills {
-                        episodes,
-                        ..Kills::default()
-                    },
-                )
+                (Contribution::default(), Kills { episodes, ..Kills::default() })
             }
             Edit::Remove => (
                 Contribution::default(),
@@ -107,31 +99,16 @@ impl Pattern {
             ),
         };
         let idle = writes == Contribution::default() && kills.is_empty();
-        (!idle).then(|| Delta {
-            id: self.id.clone(),
-            dot,
-            previous,
-            writes,
-            kills,
-        })
+        (!idle).then(|| Delta { id: self.id.clone(), dot, previous, writes, kills })
     }
 
     fn plan_observe(&self, wanted: &Contribution) -> (Contribution, Kills) {
         let live: BTreeSet<&EpisodeId> = self.episode_ids().collect();
-        let fresh = wanted
-            .episodes
-            .iter()
-            .filter(|episode| !live.contains(episode));
-        let mut writes = Contribution {
-            episodes: fresh.cloned().collect(),
-            ..wanted.clone()
-        };
+        let fresh = wanted.episodes.iter().filter(|episode| !live.contains(episode));
+        let mut writes = Contribution { episodes: fresh.cloned().collect(), ..wanted.clone() };
         let mut kills = Kills::default();
         if let Some(opinion) = writes.opinion {
-            let own = self
-                .opinions
-                .iter()
-                .filter(|v| v.opinion.replica == opinion.replica);
+            let own = self.opinions.iter().filter(|v| v.opinion.replica == opinion.replica);
             let own: Vec<&Voice> = own.collect();
             if own.len() == 1 && own[0].opinion == opinion {
                 writes.opinion = None;
@@ -154,17 +131,11 @@ impl Pattern {
         let again = |citation: &&Citation| wanted.episodes.contains(&citation.episode);
         kills.episodes = self.episodes.iter().filter(again).cloned().collect();
         if let Some(opinion) = wanted.opinion {
-            let own = self
-                .opinions
-                .iter()
-                .filter(|v| v.opinion.replica == opinion.replica);
+            let own = self.opinions.iter().filter(|v| v.opinion.replica == opinion.replica);
             kills.opinions = own.map(|voice| voice.dot).collect();
         }
         if let Some(digest) = wanted.content {
-            let same = self
-                .contents
-                .iter()
-                .filter(|content| content.digest == digest);
+            let same = self.contents.iter().filter(|content| content.digest == digest);
             kills.contents = same.map(|content| content.dot).collect();
         }
         (wanted.clone(), kills)
@@ -182,12 +153,9 @@ impl Pattern {
             return DeltaOutcome::Gap;
         }
         let kills = &delta.kills;
-        self.episodes
-            .retain(|entry| kills.episodes.binary_search(entry).is_err());
-        self.opinions
-            .retain(|entry| kills.opinions.binary_search(&entry.dot).is_err());
-        self.contents
-            .retain(|entry| kills.contents.binary_search(&entry.dot).is_err());
+        self.episodes.retain(|entry| kills.episodes.binary_search(entry).is_err());
+        self.opinions.retain(|entry| kills.opinions.binary_search(&entry.dot).is_err());
+        self.contents.retain(|entry| kills.contents.binary_search(&entry.dot).is_err());
         let fresh = delta.live();
         self.overlay(&fresh);
         self.context.include(delta.dot);
@@ -205,30 +173,16 @@ impl Delta {
     pub fn live(&self) -> Pattern {
         let dot = self.dot;
         let mut pattern = Pattern::new(self.id.clone());
-        let cite = |episode: &EpisodeId| Citation {
-            episode: episode.clone(),
-            dot,
-        };
+        let cite = |episode: &EpisodeId| Citation { episode: episode.clone(), dot };
         pattern.episodes = self.writes.episodes.iter().map(cite).collect();
-        pattern
-            .opinions
-            .extend(self.writes.opinion.map(|opinion| Voice { dot, opinion }));
-        pattern.contents.extend(
-            self.writes
-                .content
-                .map(|digest| Description { dot, digest }),
-        );
+        pattern.opinions.extend(self.writes.opinion.map(|opinion| Voice { dot, opinion }));
+        pattern.contents.extend(self.writes.content.map(|digest| Description { dot, digest }));
         pattern
     }
 
     /// The greatest counter of `actor` this delta speaks of, 0 for none.
     pub fn claim_on(&self, actor: Actor) -> u64 {
         let own = |dot: Dot| if dot.actor == actor { dot.counter } else { 0 };
-        self.kills
-            .dots()
-            .map(own)
-            .max()
-            .unwrap_or(0)
-            .max(own(self.dot))
+        self.kills.dots().map(own).max().unwrap_or(0).max(own(self.dot))
     }
 }

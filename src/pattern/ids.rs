@@ -53,18 +53,10 @@ fn check(what: &'static str, id: &str, limit: usize) -> Result<(), IdError> {
     }
     if id.len() > limit {
         let head = id.chars().take(24).collect();
-        return Err(IdError::TooLong {
-            what,
-            bytes: id.len(),
-            limit,
-            head,
-        });
+        return Err(IdError::TooLong { what, bytes: id.len(), limit, head });
     }
     if id.chars().any(char::is_control) {
-        return Err(IdError::Control {
-            what,
-            id: id.to_owned(),
-        });
+        return Err(IdError::Control { what, id: id.to_owned() });
     }
     Ok(())
 }

@@ -31,22 +31,14 @@ impl Ratio {
         if !(0.0..=1.0).contains(&value) {
             return Err(RatioError { value });
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "in [0, 2^30]"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in [0, 2^30]")]
         let units = (value * f64::from(ONE)).round_ties_even() as u32;
         Ok(Self(units))
     }
 
     /// From units of 2^-30; `None` above one.
     pub const fn from_units(units: u32) -> Option<Self> {
-        if units <= ONE {
-            Some(Self(units))
-        } else {
-            None
-        }
+        if units <= ONE { Some(Self(units)) } else { None }
     }
 
     /// In units of 2^-30.
@@ -60,10 +52,7 @@ impl Ratio {
     }
 
     /// As a single float, rounded to nearest.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "rounding to f32 is the purpose"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
     pub fn to_f32(self) -> f32 {
         self.to_f64() as f32
     }
@@ -126,10 +115,7 @@ pub fn summarise(voices: &[Voice]) -> Option<Summary> {
         strength += u128::from(w) * u128::from(voice.opinion.strength.0);
     }
     Some(Summary {
-        max: newest
-            .values()
-            .map(|voice| voice.opinion.confidence)
-            .max()?,
+        max: newest.values().map(|voice| voice.opinion.confidence).max()?,
         mean: Ratio(divide_half_even(confidence, u128::from(weight))),
         strength: Ratio(divide_half_even(strength, u128::from(weight))),
         voices: u32::try_from(newest.len()).unwrap_or(u32::MAX),
@@ -157,21 +143,12 @@ mod tests {
             weight,
             at_ms,
         };
-        Voice {
-            dot: Dot::new(Actor(replica), counter),
-            opinion,
-        }
+        Voice { dot: Dot::new(Actor(replica), counter), opinion }
     }
 
     #[test]
     fn the_door_refuses_what_is_no_ratio_and_flattens_minus_zero() {
-        for bad in [
-            f64::NAN,
-            f64::INFINITY,
-            f64::NEG_INFINITY,
-            -0.001,
-            1.000_001,
-        ] {
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.001, 1.000_001] {
             assert!(Ratio::new(bad).is_err(), "{bad} was let in");
         }
         assert_eq!(Ratio::new(-0.0).unwrap(), Ratio::ZERO);
@@ -182,21 +159,14 @@ mod tests {
         let (mut bits, last) = ((1.0_f32 / 128.0).to_bits(), 1.0_f32.to_bits());
         while bits <= last {
             let value = f32::from_bits(bits);
-            assert_eq!(
-                Ratio::new(f64::from(value)).unwrap().to_f32().to_bits(),
-                bits
-            );
+            assert_eq!(Ratio::new(f64::from(value)).unwrap().to_f32().to_bits(), bits);
             bits += 997;
         }
     }
 
     #[test]
     fn the_newest_opinion_of_a_replica_counts_and_the_mean_is_weighted() {
-        let voices = [
-            voice(1, 1, 0.9, 1, 10),
-            voice(1, 2, 0.5, 3, 20),
-            voice(2, 1, 0.25, 1, 5),
-        ];
+        let voices = [voice(1, 1, 0.9, 1, 10), voice(1, 2, 0.5, 3, 20), voice(2, 1, 0.25, 1, 5)];
         let summary = summarise(&voices).unwrap();
         assert_eq!(summary.max, Ratio::new(0.5).unwrap());
         assert_eq!(summary.mean, Ratio::new((0.5 * 3.0 + 0.25) / 4.0).unwrap());

@@ -1,7 +1,7 @@
 //! Sessions, hearing: frames come in, states are joined, what is owed in return is noted.
 //! It must never know how frames travel, nor speak before its turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::{Output, Replica, SessionReport};
 use crate::codec::frame::{
@@ -10,7 +10,7 @@ use crate::codec::frame::{
 use crate::codec::{key_hash, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
-use crate::pattern::{KeyHash, Pattern, PatternId};
+use crate::pattern::{KeyHash, Pattern};
 use crate::port::{NetOutput, Peer, SessionId};
 use crate::sync::{Millis, Outcome, Session, Start};
 use crate::table::TableError;
@@ -29,8 +29,6 @@ pub(super) struct Live {
     pub(super) pending: VecDeque<Vec<u8>>,
     assembly: Vec<u8>,
     asked_for_wants: bool,
-    /// Names of keys the peer holds and we have forgotten, so that it can be told they are dead.
-    pub(super) forgotten: BTreeMap<KeyHash, PatternId>,
     /// Changes of the space at our Hello, and those this session made since.
     pub(super) changes_at_hello: u64,
     pub(super) own_changes: u64,
@@ -88,11 +86,7 @@ impl Replica {
             Start::Hello
         };
         self.insert_session(session, peer, start);
-        out.push(Output::Net(NetOutput::Open {
-            session,
-            peer,
-            space,
-        }));
+        out.push(Output::Net(NetOutput::Open { session, peer, space }));
         Some(session)
     }
 
@@ -116,7 +110,6 @@ impl Replica {
             pending: VecDeque::new(),
             assembly: Vec::new(),
             asked_for_wants: false,
-            forgotten: BTreeMap::new(),
             changes_at_hello: 0,
             own_changes: 0,
             report,
@@ -225,9 +218,7 @@ impl Replica {
     }
 
     fn live(&mut self, session: SessionId) -> Result<&mut Live, Broken> {
-        self.sessions
-            .get_mut(&session)
-            .ok_or_else(|| Broken::malformed("no such session"))
+        self.sessions.get_mut(&session).ok_or_else(|| Broken::malformed("no such session"))
     }
 
     fn hear_message(
@@ -268,6 +259,11 @@ impl Replica {
             Frame::Parts(parts) => {
                 for part in parts {
                     self.hear_part(session, part, rows)?;
+                }
+            }
+            Frame::Gone(keys) => {
+                for key in keys {
+                    self.hear_gone(session, key, rows)?;
                 }
             }
             Frame::Contents(contents) => self.hear_contents(session, contents, rows)?,
@@ -323,9 +319,7 @@ impl Replica {
             return Err(Broken(Refusal::ShapeDiffers, detail));
         }
         let first = self.live(session)?.session.on_hello(hello);
-        first
-            .then_some(())
-            .ok_or_else(|| Broken::malformed("a second introduction"))
+        first.then_some(()).ok_or_else(|| Broken::malformed("a second introduction"))
     }
 
     fn hear_walk(
@@ -374,10 +368,7 @@ impl Replica {
         let Some(live) = self.sessions.get(&session) else {
             return VersionVector::new();
         };
-        let lost = live
-            .session
-            .their_hello()
-            .is_some_and(|hello| hello.holes.contains(&key));
+        let lost = live.session.their_hello().is_some_and(|hello| hello.holes.contains(&key));
         if lost {
             return VersionVector::new();
         }
@@ -404,11 +395,7 @@ impl Replica {
         let joined = self.join_state(rows, key, mine, &theirs, &floor);
         let (change, after) = match joined {
             Err(TableError::Limit { id, rule }) => {
-                tracing::warn!(
-                    pattern = id,
-                    rule,
-                    "left out a pattern that would break a limit"
-                );
+                tracing::warn!(pattern = id, rule, "left out a pattern that would break a limit");
                 self.live(session)?.session.mark_incomplete();
                 return Ok(());
             }
@@ -422,14 +409,30 @@ impl Replica {
         }
         let live = self.live(session)?;
         live.own_changes += u64::from(change.before != change.after);
-        missing
-            .into_iter()
-            .for_each(|digest| live.session.ask_content(digest));
+        missing.into_iter().for_each(|digest| live.session.ask_content(digest));
         if change.after != part.digest {
             live.session.ship(key, Scope::Fresh);
-            if after.is_dead() {
-                live.forgotten.insert(key, after.id);
-            }
+        }
+        Ok(())
+    }
+
+    /// The peer holds nothing of this key: what its knowledge covers here is dead.
+    fn hear_gone(
+        &mut self,
+        session: SessionId,
+        key: KeyHash,
+        rows: &mut Overlay<'_>,
+    ) -> Result<(), Trouble> {
+        let Some(mine) = self.table.load(rows, key)? else {
+            return Ok(());
+        };
+        let nothing = Pattern::new(mine.id.clone());
+        let floor = self.their_floor(session, key);
+        let (change, _) = self.join_state(rows, key, Some(mine), &nothing, &floor)?;
+        let live = self.live(session)?;
+        live.own_changes += u64::from(change.before != change.after);
+        if change.after.is_some() {
+            live.session.ship(key, Scope::Fresh);
         }
         Ok(())
     }
@@ -470,9 +473,7 @@ impl Replica {
             return Ok(());
         }
         let before = self.table.load(rows, key)?;
-        let mut after = before
-            .clone()
-            .unwrap_or_else(|| Pattern::new(part.state.id.clone()));
+        let mut after = before.clone().unwrap_or_else(|| Pattern::new(part.state.id.clone()));
         after.context.join(&part.state.context);
         after.forget(&self.knowledge);
         if let Some(rule) = after.broken_limit() {
@@ -491,10 +492,7 @@ impl Replica {
         tracing::warn!(space = %self.id(), peer = live.peer.0, detail = why.1, "broke off a session");
         if live.credit > 0 {
             let detail: String = why.1.chars().take(64).collect();
-            let frame = Envelope {
-                frame: Frame::Refuse(why.0, detail),
-                ends_turn: true,
-            };
+            let frame = Envelope { frame: Frame::Refuse(why.0, detail), ends_turn: true };
             let bytes = crate::codec::frame::encode_frame(&frame);
             live.report.bytes.1 += bytes.len() as u64;
             out.push(Output::Net(NetOutput::Frame { session, bytes }));
@@ -524,10 +522,7 @@ impl Replica {
         match outcome {
             Outcome::Equal => self.peers.agreed(peer, self.standing(), now, false),
             Outcome::Complete => {
-                let whole = live
-                    .session
-                    .their_hello()
-                    .is_some_and(|hello| hello.holes.is_empty());
+                let whole = live.session.their_hello().is_some_and(|hello| hello.holes.is_empty());
                 if let Some(knowledge) = live.session.their_knowledge().filter(|_| whole) {
                     self.raise(rows, knowledge)?;
                 }
@@ -554,11 +549,7 @@ impl Replica {
         self.counts.sessions_ended += 1;
         self.counts.sessions_broken += u64::from(outcome.is_none());
         let turns = live.session.turns();
-        out.push(Output::Ended(SessionReport {
-            outcome,
-            turns,
-            ..live.report
-        }));
+        out.push(Output::Ended(SessionReport { outcome, turns, ..live.report }));
     }
 }
 

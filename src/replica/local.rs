@@ -34,12 +34,7 @@ impl Replica {
             let change = self.edit_key(rows, key, before, write.id(), &edit, content)?;
             report = add_reports(report, report_of(change));
         }
-        if report
-            != (WriteReport {
-                unchanged: writes.len() as u64,
-                ..WriteReport::default()
-            })
-        {
+        if report != (WriteReport { unchanged: writes.len() as u64, ..WriteReport::default() }) {
             self.outbox.schedule(now);
             self.peers.quicken(now);
         }
@@ -64,10 +59,7 @@ impl Replica {
         let previous = self.previous.get(&key).copied().unwrap_or(0);
         let Some(delta) = after.plan(edit, dot, previous) else {
             (self.counter, self.actor) = (counter, actor);
-            return Ok(Change {
-                before: unchanged,
-                after: unchanged,
-            });
+            return Ok(Change { before: unchanged, after: unchanged });
         };
         after.apply(&delta, &self.knowledge);
         self.previous.insert(key, dot.counter);
@@ -112,10 +104,7 @@ impl Replica {
             if !trial.contains_key(write.id()) {
                 let key = key_hash(self.table.id(), write.id());
                 let held = self.table.load(rows, key)?;
-                trial.insert(
-                    write.id(),
-                    held.unwrap_or_else(|| Pattern::new(write.id().clone())),
-                );
+                trial.insert(write.id(), held.unwrap_or_else(|| Pattern::new(write.id().clone())));
             }
             let (edit, _) = self.edit_of(write);
             let Some(pattern) = trial.get_mut(write.id()) else {
@@ -125,10 +114,7 @@ impl Replica {
                 pattern.apply(&delta, &self.knowledge);
             }
             if let Some(rule) = pattern.broken_limit() {
-                return Err(TableError::Limit {
-                    id: write.id().to_string(),
-                    rule,
-                });
+                return Err(TableError::Limit { id: write.id().to_string(), rule });
             }
         }
         Ok(())
@@ -140,9 +126,7 @@ impl Replica {
             Write::Retract { episodes, .. } => return (Edit::Retract(episodes.clone()), None),
             Write::Remove { .. } => return (Edit::Remove, None),
         };
-        let cited = u32::try_from(observation.episodes.len())
-            .unwrap_or(u32::MAX)
-            .max(1);
+        let cited = u32::try_from(observation.episodes.len()).unwrap_or(u32::MAX).max(1);
         let opine = |(confidence, strength): (Ratio, Ratio)| Opinion {
             replica: self.me,
             confidence,

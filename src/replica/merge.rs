@@ -25,10 +25,7 @@ impl Replica {
         let hole = self.holes.contains(&key);
         let my_floor = if hole { &nothing } else { &self.knowledge };
         let bottom = Pattern::new(theirs.id.clone());
-        let joined = mine
-            .as_ref()
-            .unwrap_or(&bottom)
-            .join(my_floor, theirs, their_floor);
+        let joined = mine.as_ref().unwrap_or(&bottom).join(my_floor, theirs, their_floor);
         if hole {
             self.table.fill_hole(rows, key);
             self.holes.remove(&key);
@@ -48,17 +45,9 @@ impl Replica {
         after.forget(&self.floor());
         if before == Some(&after) {
             let digest = self.index.get(&key);
-            return Ok((
-                Change {
-                    before: digest,
-                    after: digest,
-                },
-                after,
-            ));
+            return Ok((Change { before: digest, after: digest }, after));
         }
-        let change = self
-            .table
-            .store(rows, key, before, &after, self.sequence + 1)?;
+        let change = self.table.store(rows, key, before, &after, self.sequence + 1)?;
         if change.before != change.after {
             self.sequence += 1;
             self.changes += 1;
@@ -105,19 +94,10 @@ impl Replica {
             return Ok(());
         }
         let floor = self.floor();
-        let start = KeyHash(
-            self.chance
-                .next()
-                .to_be_bytes()
-                .repeat(2)
-                .try_into()
-                .expect("2 x 8"),
-        );
+        let start = KeyHash(self.chance.next().to_be_bytes().repeat(2).try_into().expect("2 x 8"));
         let after = self.contexts.range(start..).copied();
-        let keys: Vec<KeyHash> = after
-            .chain(self.contexts.range(..start).copied())
-            .take(SWEEP_PER_TICK)
-            .collect();
+        let keys: Vec<KeyHash> =
+            after.chain(self.contexts.range(..start).copied()).take(SWEEP_PER_TICK).collect();
         for key in keys {
             let Some(before) = self.table.load(rows, key)? else {
                 self.contexts.remove(&key);
@@ -140,8 +120,7 @@ impl Replica {
     ) -> Result<(), TableError> {
         let digest = content_digest(content);
         if self.table.references(rows, digest)? > 0 {
-            self.table
-                .fix_shape(rows, content.shape(), "received from a peer")?;
+            self.table.fix_shape(rows, content.shape(), "received from a peer")?;
             self.table.put_content(rows, digest, content)?;
         }
         Ok(())
@@ -194,16 +173,9 @@ impl Replica {
         let Some(actor) = self.actor else {
             return Ok(());
         };
-        let live = state
-            .live_dots()
-            .filter(|dot| dot.actor == actor)
-            .map(|dot| dot.counter);
+        let live = state.live_dots().filter(|dot| dot.actor == actor).map(|dot| dot.counter);
         let claim = live.max().unwrap_or(0).max(state.context.get(actor));
-        if claim > self.counter {
-            self.change_actor(actor, rows)
-        } else {
-            Ok(())
-        }
+        if claim > self.counter { self.change_actor(actor, rows) } else { Ok(()) }
     }
 
     pub(super) fn change_actor(
@@ -221,14 +193,7 @@ impl Replica {
                 continue;
             };
             let own = own_contribution(&pattern, old);
-            self.edit_key(
-                rows,
-                key,
-                Some(pattern.clone()),
-                &pattern.id,
-                &Edit::Affirm(own),
-                None,
-            )?;
+            self.edit_key(rows, key, Some(pattern.clone()), &pattern.id, &Edit::Affirm(own), None)?;
         }
         Ok(())
     }
@@ -244,18 +209,9 @@ impl Replica {
 
 /// What an actor has live in a pattern.
 fn own_contribution(pattern: &Pattern, actor: Actor) -> Contribution {
-    let episodes = pattern
-        .episodes
-        .iter()
-        .filter(|entry| entry.dot.actor == actor);
-    let opinions = pattern
-        .opinions
-        .iter()
-        .filter(|entry| entry.dot.actor == actor);
-    let contents = pattern
-        .contents
-        .iter()
-        .filter(|entry| entry.dot.actor == actor);
+    let episodes = pattern.episodes.iter().filter(|entry| entry.dot.actor == actor);
+    let opinions = pattern.opinions.iter().filter(|entry| entry.dot.actor == actor);
+    let contents = pattern.contents.iter().filter(|entry| entry.dot.actor == actor);
     Contribution {
         episodes: episodes.map(|entry| entry.episode.clone()).collect(),
         opinion: opinions.map(|entry| entry.opinion).next_back(),

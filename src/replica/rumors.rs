@@ -135,10 +135,7 @@ impl Replica {
         }
         for content in &rumor.contents {
             let digest = content_digest(content);
-            let fits = self
-                .table
-                .shape()
-                .is_none_or(|shape| shape == content.shape());
+            let fits = self.table.shape().is_none_or(|shape| shape == content.shape());
             if fits && !self.table.has_content(rows, digest)? {
                 self.keep_content(rows, content)?;
             }
@@ -164,9 +161,7 @@ impl Replica {
             return Ok(DeltaOutcome::Gap);
         }
         let before = self.table.load(rows, key)?;
-        let mut after = before
-            .clone()
-            .unwrap_or_else(|| Pattern::new(delta.id.clone()));
+        let mut after = before.clone().unwrap_or_else(|| Pattern::new(delta.id.clone()));
         let outcome = after.apply(delta, &self.knowledge);
         if outcome != DeltaOutcome::Applied {
             return Ok(outcome);

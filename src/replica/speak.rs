@@ -4,7 +4,7 @@
 use super::exchange::Live;
 use super::{Output, Replica};
 use crate::codec::frame::{
-    Envelope, FRAGMENT_BYTES, FRAME_BYTES_GOAL, FRAME_BYTES_MAX, Frame, HOLES_MAX, Hello,
+    ASKS_MAX, Envelope, FRAGMENT_BYTES, FRAME_BYTES_GOAL, FRAME_BYTES_MAX, Frame, HOLES_MAX, Hello,
     KNOWLEDGE_ROWS_MAX, PARTS_MAX, Part, Scope, encode_frame,
 };
 use crate::codec::{encode_content, encode_record, state_digest};
@@ -84,35 +84,26 @@ impl Replica {
                 vec![Frame::Knowledge(page)]
             }
             Emit::Walk(prefixes, cut) => {
-                let nodes = prefixes
-                    .iter()
-                    .map(|prefix| show(&self.index, *prefix, *cut));
-                vec![Frame::Walk {
-                    hash_bytes: *cut,
-                    nodes: nodes.collect(),
-                }]
+                let nodes = prefixes.iter().map(|prefix| show(&self.index, *prefix, *cut));
+                vec![Frame::Walk { hash_bytes: *cut, nodes: nodes.collect() }]
             }
             Emit::Ask(asks) => vec![Frame::Ask(asks.clone())],
             Emit::AskContent(digests) => vec![Frame::AskContent(digests.clone())],
-            Emit::Parts => vec![self.parts(session, rows)?],
+            Emit::Parts => self.parts(session, rows)?,
             Emit::Contents => vec![self.contents(session, rows)?],
             Emit::Residue => self.residue(session, rows)?,
             Emit::Done => {
                 let live = self.sessions.get(&session);
                 let quiet = live
                     .is_some_and(|live| self.changes == live.changes_at_hello + live.own_changes);
-                vec![Frame::Done {
-                    standing: self.standing(),
-                    quiet,
-                }]
+                vec![Frame::Done { standing: self.standing(), quiet }]
             }
         })
     }
 
     fn announced(&self, session: SessionId) -> VersionVector {
         let live = self.sessions.get(&session);
-        live.and_then(|live| live.session.announced().cloned())
-            .unwrap_or_default()
+        live.and_then(|live| live.session.announced().cloned()).unwrap_or_default()
     }
 
     /// Root and knowledge are one snapshot: both are taken here, between two writes.
@@ -134,26 +125,36 @@ impl Replica {
         Frame::Hello(hello)
     }
 
-    fn parts(&mut self, session: SessionId, rows: &Overlay<'_>) -> Result<Frame, TableError> {
-        let mut parts = Vec::new();
+    /// Every key that is owed gets an answer: its part, or that nothing is held of it.
+    fn parts(&mut self, session: SessionId, rows: &Overlay<'_>) -> Result<Vec<Frame>, TableError> {
+        let (mut parts, mut gone) = (Vec::new(), Vec::new());
         let mut bytes = 0;
-        while bytes < FRAME_BYTES_GOAL && parts.len() < PARTS_MAX {
+        while bytes < FRAME_BYTES_GOAL && parts.len() < PARTS_MAX && gone.len() < ASKS_MAX {
             let Some(live) = self.sessions.get_mut(&session) else {
                 break;
             };
             let Some((key, scope)) = live.session.next_part(&self.index) else {
                 break;
             };
-            let Some(part) = self.part(session, key, scope, rows)? else {
-                continue;
-            };
-            bytes += encode_record(&part.state).len() + 40;
-            parts.push(part);
+            match self.part(session, key, scope, rows)? {
+                Some(part) => {
+                    bytes += encode_record(&part.state).len() + 40;
+                    parts.push(part);
+                }
+                None => gone.push(key),
+            }
         }
         if let Some(live) = self.sessions.get_mut(&session) {
             live.report.parts.1 += parts.len() as u64;
         }
-        Ok(Frame::Parts(parts))
+        let mut frames = Vec::new();
+        if !gone.is_empty() {
+            frames.push(Frame::Gone(gone));
+        }
+        if !parts.is_empty() || frames.is_empty() {
+            frames.push(Frame::Parts(parts));
+        }
+        Ok(frames)
     }
 
     /// What travels for one key: entries the peer's knowledge does not cover, unless all are wanted
@@ -168,20 +169,12 @@ impl Replica {
         let Some(live) = self.sessions.get(&session) else {
             return Ok(None);
         };
-        let forgotten = live.forgotten.get(&key).map(|id| Pattern::new(id.clone()));
-        let Some(mut state) = self.table.load(rows, key)?.or(forgotten) else {
+        let Some(mut state) = self.table.load(rows, key)? else {
             return Ok(None);
         };
         let digest = state_digest(&state);
-        let lost = live
-            .session
-            .their_hello()
-            .is_some_and(|hello| hello.holes.contains(&key));
-        let scope = if lost || live.session.is_thorough() {
-            Scope::Whole
-        } else {
-            scope
-        };
+        let lost = live.session.their_hello().is_some_and(|hello| hello.holes.contains(&key));
+        let scope = if lost || live.session.is_thorough() { Scope::Whole } else { scope };
         if scope == Scope::Fresh
             && let Some(known) = live.session.their_knowledge()
         {
@@ -190,11 +183,7 @@ impl Replica {
         if let Some(announced) = live.session.announced().filter(|_| self.holes.is_empty()) {
             state.context = state.context.beyond(announced);
         }
-        Ok(Some(Part {
-            state,
-            digest,
-            scope,
-        }))
+        Ok(Some(Part { state, digest, scope }))
     }
 
     fn contents(&mut self, session: SessionId, rows: &Overlay<'_>) -> Result<Frame, TableError> {
@@ -231,20 +220,10 @@ impl Replica {
             let Some(held) = self.table.load(rows, *key)? else {
                 continue;
             };
-            let state = Pattern {
-                context,
-                ..Pattern::new(held.id.clone())
-            };
-            parts.push(Part {
-                state,
-                digest: state_digest(&held),
-                scope: Scope::Fresh,
-            });
+            let state = Pattern { context, ..Pattern::new(held.id.clone()) };
+            parts.push(Part { state, digest: state_digest(&held), scope: Scope::Fresh });
         }
-        Ok(parts
-            .chunks(RESIDUE_PER_FRAME)
-            .map(|page| Frame::Residue(page.to_vec()))
-            .collect())
+        Ok(parts.chunks(RESIDUE_PER_FRAME).map(|page| Frame::Residue(page.to_vec())).collect())
     }
 }
 
@@ -257,13 +236,7 @@ fn enqueue(live: &mut Live, frame: Frame, ends_turn: bool) {
     }
     let pieces = bytes.len().div_ceil(FRAGMENT_BYTES);
     for (at, piece) in bytes.chunks(FRAGMENT_BYTES).enumerate() {
-        let frame = Frame::Fragment {
-            more: at + 1 < pieces,
-            bytes: piece.to_vec(),
-        };
-        live.pending.push_back(encode_frame(&Envelope {
-            frame,
-            ends_turn: false,
-        }));
+        let frame = Frame::Fragment { more: at + 1 < pieces, bytes: piece.to_vec() };
+        live.pending.push_back(encode_frame(&Envelope { frame, ends_turn: false }));
     }
 }

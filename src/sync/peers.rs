@@ -42,12 +42,7 @@ impl Peers {
     /// Nobody is known yet.
     pub fn new(seed: u64) -> Self {
         let chance = Chance::new(seed);
-        Self {
-            known: BTreeMap::new(),
-            interval_ms: BEAT_BUSY_MS,
-            next_at: Millis(0),
-            chance,
-        }
+        Self { known: BTreeMap::new(), interval_ms: BEAT_BUSY_MS, next_at: Millis(0), chance }
     }
 
     /// A peer is connected: it is asked soon. The jitter lets one of two ends be the first, so that
@@ -157,10 +152,7 @@ impl Peers {
 
     fn pick(&mut self, idle: &[Peer]) -> Option<Peer> {
         if self.chance.below(100) < LAGGARD_PERCENT {
-            return idle
-                .iter()
-                .copied()
-                .min_by_key(|peer| (self.equal_at(*peer), *peer));
+            return idle.iter().copied().min_by_key(|peer| (self.equal_at(*peer), *peer));
         }
         let at = self.chance.below(idle.len() as u64);
         idle.get(usize::try_from(at).unwrap_or(0)).copied()

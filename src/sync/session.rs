@@ -219,10 +219,7 @@ impl Session {
         // Whoever introduces itself second has seen both roots and opens the walk.
         self.walking = self.mine.is_some();
         self.thorough |= hello.thorough;
-        self.theirs = Some(Theirs {
-            hello,
-            knowledge: VersionVector::new(),
-        });
+        self.theirs = Some(Theirs { hello, knowledge: VersionVector::new() });
         true
     }
 
@@ -275,11 +272,7 @@ impl Session {
         let skip: BTreeSet<KeyHash> = theirs.iter().map(|(key, _)| *key).collect();
         let page = index.entries(&prefix, None, skip.len() + 1);
         if page.iter().any(|(key, _)| !skip.contains(key)) {
-            self.ranges.push_back(Range {
-                prefix,
-                after: None,
-                skip,
-            });
+            self.ranges.push_back(Range { prefix, after: None, skip });
         }
     }
 
@@ -290,20 +283,13 @@ impl Session {
         };
         for nibble in 0..16_u8 {
             let child = prefix.child(nibble);
-            let shown = theirs
-                .iter()
-                .find(|(at, _)| *at == nibble)
-                .map(|(_, hash)| *hash);
+            let shown = theirs.iter().find(|(at, _)| *at == nibble).map(|(_, hash)| *hash);
             match (mine[usize::from(nibble)], shown) {
                 (None, None) => {}
                 (Some(mine), Some(theirs)) if shorten(mine, cut) == theirs => {}
                 (Some(_), None) => {
                     let skip = BTreeSet::new();
-                    self.ranges.push_back(Range {
-                        prefix: child,
-                        after: None,
-                        skip,
-                    });
+                    self.ranges.push_back(Range { prefix: child, after: None, skip });
                 }
                 _ => self.walk.push_back(child),
             }
@@ -346,10 +332,7 @@ impl Session {
             return;
         }
         let hello = &theirs.hello;
-        let equal = self
-            .mine
-            .as_ref()
-            .is_some_and(|m| m.0.root == hello.standing.root);
+        let equal = self.mine.as_ref().is_some_and(|m| m.0.root == hello.standing.root);
         if self.mine.is_some() && !equal {
             self.walking = true;
             self.open_walk();
@@ -358,16 +341,10 @@ impl Session {
 
     /// Shows the root, or everything where the peer has nothing.
     fn open_walk(&mut self) {
-        let empty = self
-            .their_hello()
-            .is_some_and(|hello| hello.standing.patterns == 0);
+        let empty = self.their_hello().is_some_and(|hello| hello.standing.patterns == 0);
         if empty {
             let skip = BTreeSet::new();
-            self.ranges.push_back(Range {
-                prefix: Prefix::ROOT,
-                after: None,
-                skip,
-            });
+            self.ranges.push_back(Range { prefix: Prefix::ROOT, after: None, skip });
         } else {
             self.walk.push_back(Prefix::ROOT);
         }
@@ -428,9 +405,7 @@ impl Session {
         }
         if self.hello_due {
             self.said_something = true;
-            return Some(Emit::Hello {
-                thorough: self.thorough,
-            });
+            return Some(Emit::Hello { thorough: self.thorough });
         }
         self.start_walk_if_due();
         let emit = self.next_owed();
@@ -455,21 +430,14 @@ impl Session {
         }
         if !self.walk.is_empty() {
             let n = self.walk.len().min(WALK_NODES_PER_FRAME);
-            let cut = if self.thorough {
-                HASH_BYTES_THOROUGH
-            } else {
-                HASH_BYTES
-            };
+            let cut = if self.thorough { HASH_BYTES_THOROUGH } else { HASH_BYTES };
             return Some(Emit::Walk(self.walk.drain(..n).collect(), cut));
         }
         if !self.asks.is_empty() {
             let take: Vec<KeyHash> = self.asks.keys().take(ASKS_MAX).copied().collect();
             let remove = |key: &KeyHash| self.asks.remove(key);
             let scopes: Vec<Scope> = take.iter().filter_map(remove).collect();
-            let asks = take
-                .into_iter()
-                .zip(scopes)
-                .map(|(key, scope)| Ask { key, scope });
+            let asks = take.into_iter().zip(scopes).map(|(key, scope)| Ask { key, scope });
             return Some(Emit::Ask(asks.collect()));
         }
         if !self.content_asks.is_empty() {
@@ -592,9 +560,5 @@ pub fn show(index: &Index, prefix: Prefix, cut: u8) -> WalkNode {
             WalkBody::Inner(nibbles.filter_map(short).collect())
         }
     };
-    WalkNode {
-        depth,
-        prefix: bytes,
-        body,
-    }
+    WalkNode { depth, prefix: bytes, body }
 }

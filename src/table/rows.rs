@@ -50,10 +50,7 @@ pub enum TableError {
 impl TableError {
     pub(super) fn damaged(key: &[u8], detail: impl Into<String>) -> Self {
         let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self::Damaged {
-            key,
-            detail: detail.into(),
-        }
+        Self::Damaged { key, detail: detail.into() }
     }
 
     pub(super) fn undecodable(key: &[u8], error: &DecodeError) -> Self {
@@ -145,11 +142,7 @@ impl Sealed for Overlay<'_> {
         };
         let count = u16::try_from(chunks.len()).expect("values are bounded to 20 MiB");
         for (number, chunk) in chunks.iter().enumerate() {
-            let mut row = if number == 0 {
-                count.to_be_bytes().to_vec()
-            } else {
-                Vec::new()
-            };
+            let mut row = if number == 0 { count.to_be_bytes().to_vec() } else { Vec::new() };
             row.extend_from_slice(chunk);
             self.write(&chunk_key(key, number), &row)?;
         }

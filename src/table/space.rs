@@ -66,16 +66,8 @@ pub fn catalogue(rows: &Overlay<'_>) -> Result<Vec<Table>, TableError> {
 
 /// Adds a space.
 pub fn create_space(rows: &mut Overlay<'_>, id: &SpaceId) -> Result<Table, TableError> {
-    let number = catalogue(rows)?
-        .iter()
-        .map(|table| table.number + 1)
-        .max()
-        .unwrap_or(0);
-    let table = Table {
-        number,
-        id: id.clone(),
-        shape: None,
-    };
+    let number = catalogue(rows)?.iter().map(|table| table.number + 1).max().unwrap_or(0);
+    let table = Table { number, id: id.clone(), shape: None };
     table.write_descriptor(rows)?;
     Ok(table)
 }
@@ -99,10 +91,7 @@ fn read_descriptor(key: &[u8], number: u32, value: &[u8]) -> Result<Table, Table
     let (head, name) = value.split_at_checked(6).ok_or_else(bad)?;
     let dimension = u32::from_le_bytes(head[2..6].try_into().map_err(|_| bad())?);
     let encoding = Encoding::from_code(head[1]).ok_or_else(bad)?;
-    let shape = (head[0] == 1).then_some(Shape {
-        dimension,
-        encoding,
-    });
+    let shape = (head[0] == 1).then_some(Shape { dimension, encoding });
     let name = std::str::from_utf8(name).map_err(|_| bad())?;
     let id = SpaceId::new(name).map_err(|_| bad())?;
     Ok(Table { number, id, shape })
@@ -120,10 +109,7 @@ impl Table {
     }
 
     fn write_descriptor(&self, rows: &mut Overlay<'_>) -> Result<(), TableError> {
-        let shape = self.shape.unwrap_or(Shape {
-            dimension: 0,
-            encoding: Encoding::F32,
-        });
+        let shape = self.shape.unwrap_or(Shape { dimension: 0, encoding: Encoding::F32 });
         let mut value = vec![u8::from(self.shape.is_some()), shape.encoding.code()];
         value.extend_from_slice(&shape.dimension.to_le_bytes());
         value.extend_from_slice(self.id.as_str().as_bytes());
@@ -160,9 +146,8 @@ impl Table {
         let Some(value) = rows.read_long(&row)? else {
             return Ok(None);
         };
-        let (layout, record) = value
-            .split_first()
-            .ok_or_else(|| TableError::damaged(&row, "an empty record"))?;
+        let (layout, record) =
+            value.split_first().ok_or_else(|| TableError::damaged(&row, "an empty record"))?;
         let decoded = decode_record(record);
         let mut pattern = decoded.map_err(|error| TableError::undecodable(&row, &error))?;
         if *layout == SEPARATE {
@@ -201,15 +186,9 @@ impl Table {
         sequence: u64,
     ) -> Result<Change, TableError> {
         if let Some(rule) = after.broken_limit() {
-            return Err(TableError::Limit {
-                id: after.id.to_string(),
-                rule,
-            });
+            return Err(TableError::Limit { id: after.id.to_string(), rule });
         }
-        let change = Change {
-            before: before.and_then(state_digest),
-            after: state_digest(after),
-        };
+        let change = Change { before: before.and_then(state_digest), after: state_digest(after) };
         if after.is_dead() && after.context.is_empty() {
             self.erase(rows, key, before)?;
         } else {
@@ -243,10 +222,7 @@ impl Table {
         if value[0] == TOGETHER {
             value.extend_from_slice(&whole);
         } else {
-            let registers = Pattern {
-                episodes: Vec::new(),
-                ..after.clone()
-            };
+            let registers = Pattern { episodes: Vec::new(), ..after.clone() };
             value.extend_from_slice(&encode_record(&registers));
         }
         rows.write_long(&register_key(self.number, key), Some(&value))?;
@@ -286,9 +262,7 @@ impl Table {
     pub fn last_sequence(&self, rows: &Overlay<'_>) -> Result<u64, TableError> {
         let mut last = 0;
         rows.each(&Family::Log.of(self.number), &mut |key, _| {
-            let sequence = key
-                .last_chunk::<8>()
-                .map(|bytes| u64::from_be_bytes(*bytes));
+            let sequence = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
             last = sequence.unwrap_or(last);
             Ok(ControlFlow::Continue(()))
         })?;
@@ -304,13 +278,7 @@ impl Table {
             let (digest, flags) = value.split_first_chunk::<32>().ok_or_else(bad)?;
             let flags = *flags.first().ok_or_else(bad)?;
             let digest = (flags & 1 == 1).then_some(Digest(*digest));
-            found.push((
-                name,
-                DigestRow {
-                    digest,
-                    has_context: flags & 2 == 2,
-                },
-            ));
+            found.push((name, DigestRow { digest, has_context: flags & 2 == 2 }));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
@@ -335,10 +303,7 @@ impl Table {
 
     /// Notes that all events up to this one are included.
     pub fn know(&self, rows: &mut Overlay<'_>, dot: Dot) -> Result<(), TableError> {
-        rows.write(
-            &knowledge_key(self.number, dot.actor),
-            &dot.counter.to_le_bytes(),
-        )
+        rows.write(&knowledge_key(self.number, dot.actor), &dot.counter.to_le_bytes())
     }
 
     // ---- content
@@ -374,10 +339,7 @@ impl Table {
         digest: Digest,
         content: &Content,
     ) -> Result<(), TableError> {
-        rows.write_long(
-            &content_key(self.number, digest),
-            Some(&encode_content(content)),
-        )?;
+        rows.write_long(&content_key(self.number, digest), Some(&encode_content(content)))?;
         rows.delete(want_key(self.number, digest));
         Ok(())
     }
@@ -385,9 +347,7 @@ impl Table {
     /// How many patterns refer to a content.
     pub fn references(&self, rows: &Overlay<'_>, digest: Digest) -> Result<u32, TableError> {
         let row = rows.read(&references_key(self.number, digest))?;
-        Ok(row
-            .and_then(|value| Some(u32::from_le_bytes(*value.first_chunk()?)))
-            .unwrap_or(0))
+        Ok(row.and_then(|value| Some(u32::from_le_bytes(*value.first_chunk()?))).unwrap_or(0))
     }
 
     fn count_references(
@@ -397,13 +357,9 @@ impl Table {
         after: &Pattern,
     ) -> Result<(), TableError> {
         let mut counts: BTreeMap<Digest, i64> = BTreeMap::new();
-        after
-            .contents
-            .iter()
-            .for_each(|content| *counts.entry(content.digest).or_default() += 1);
+        after.contents.iter().for_each(|content| *counts.entry(content.digest).or_default() += 1);
         let old = before.map_or(&[][..], |pattern| &pattern.contents);
-        old.iter()
-            .for_each(|content| *counts.entry(content.digest).or_default() -= 1);
+        old.iter().for_each(|content| *counts.entry(content.digest).or_default() -= 1);
         for (digest, step) in counts.into_iter().filter(|(_, step)| *step != 0) {
             let held = i64::from(self.references(rows, digest)?) + step;
             let held = u32::try_from(held.max(0)).unwrap_or(u32::MAX);
@@ -428,11 +384,7 @@ impl Table {
         rows.each(&Family::Want.of(self.number), &mut |key, _| {
             wants.extend(key.last_chunk::<32>().map(|digest| Digest(*digest)));
             let full = wants.len() >= limit;
-            Ok(if full {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(wants)
     }
@@ -465,10 +417,7 @@ fn separate_buckets(pattern: &Pattern) -> BTreeMap<u16, Vec<Citation>> {
 
 /// Citations of a large pattern by hash of the episode, so that one more rewrites one bucket.
 fn buckets(citations: &[Citation]) -> BTreeMap<u16, Vec<Citation>> {
-    let bits = (citations.len() / BUCKET_CITATIONS)
-        .max(1)
-        .next_power_of_two()
-        .trailing_zeros();
+    let bits = (citations.len() / BUCKET_CITATIONS).max(1).next_power_of_two().trailing_zeros();
     let mut found: BTreeMap<u16, Vec<Citation>> = BTreeMap::new();
     for citation in citations {
         let hash = blake3::hash(citation.episode.as_str().as_bytes());

@@ -17,14 +17,8 @@ const FIRST_GENERATION: &str = "gen-1";
 /// A half-made generation that the engine could not open, kept out of the way.
 const SET_ASIDE: &str = "gen-1.aside";
 /// All that creation makes before FORMAT: a directory with nothing else is half made.
-const MADE_BEFORE_FORMAT: [&str; 6] = [
-    "LOCK",
-    "CURRENT",
-    "CURRENT.new",
-    "FORMAT.new",
-    FIRST_GENERATION,
-    SET_ASIDE,
-];
+const MADE_BEFORE_FORMAT: [&str; 6] =
+    ["LOCK", "CURRENT", "CURRENT.new", "FORMAT.new", FIRST_GENERATION, SET_ASIDE];
 
 pub(super) struct Home {
     pub(super) dir: PathBuf,
@@ -49,9 +43,9 @@ impl Home {
                 self.check_format(&text, &metadata)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.check_emptiness(),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(OpenError::NotAStore {
-                dir: self.dir.clone(),
-            }),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(OpenError::NotAStore { dir: self.dir.clone() })
+            }
             Err(error) => Err(io_error("read", &path)(error)),
         }
     }
@@ -64,9 +58,7 @@ impl Home {
         for entry in entries {
             let name = entry.map_err(io_error("list", &self.dir))?.file_name();
             if !MADE_BEFORE_FORMAT.iter().any(|made| name == *made) {
-                return Err(OpenError::NotAStore {
-                    dir: self.dir.clone(),
-                });
+                return Err(OpenError::NotAStore { dir: self.dir.clone() });
             }
         }
         Ok(Found::Nothing)
@@ -74,15 +66,11 @@ impl Home {
 
     fn check_format(&self, text: &str, metadata: &Metadata) -> Result<Found, OpenError> {
         if text.lines().next() != Some(MAGIC) {
-            return Err(OpenError::NotAStore {
-                dir: self.dir.clone(),
-            });
+            return Err(OpenError::NotAStore { dir: self.dir.clone() });
         }
         let field = |name| {
             let mut values = text.lines().filter_map(|line| line.split_once(' '));
-            values
-                .find(|(found, _)| *found == name)
-                .map(|(_, value)| value)
+            values.find(|(found, _)| *found == name).map(|(_, value)| value)
         };
         let (Some(format), Some(engine)) = (field("format"), field("engine")) else {
             return Err(self.damaged("FORMAT names no format or no engine"));
@@ -94,9 +82,7 @@ impl Home {
                 message: SledDisk::format_release_hint(format, engine),
             });
         }
-        Ok(Found::Store {
-            is_marked: field("instance") == Some(&mark(metadata)),
-        })
+        Ok(Found::Store { is_marked: field("instance") == Some(&mark(metadata)) })
     }
 
     /// Takes the directory for this handle alone and leaves our process id for the others.
@@ -120,14 +106,8 @@ impl Home {
         }
         let mut text = String::new();
         // The holder is a courtesy: without it the answer is still that we are locked out.
-        let holder = file
-            .read_to_string(&mut text)
-            .ok()
-            .and_then(|_| text.trim().parse().ok());
-        Err(OpenError::Locked {
-            dir: self.dir.clone(),
-            holder,
-        })
+        let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+        Err(OpenError::Locked { dir: self.dir.clone(), holder })
     }
 
     /// Makes what must be there before the engine, and makes it durable.
@@ -156,10 +136,7 @@ impl Home {
             other => other.map_err(io_error("read", &path))?,
         };
         let name = text.trim_end();
-        if name
-            .strip_prefix("gen-")
-            .is_none_or(|number| number.parse::<u64>().is_err())
-        {
+        if name.strip_prefix("gen-").is_none_or(|number| number.parse::<u64>().is_err()) {
             return Err(self.damaged("CURRENT names no generation"));
         }
         let generation = self.dir.join(name);
@@ -187,10 +164,7 @@ impl Home {
     }
 
     pub(super) fn damaged(&self, what: impl Into<String>) -> OpenError {
-        OpenError::Damaged {
-            dir: self.dir.clone(),
-            what: what.into(),
-        }
+        OpenError::Damaged { dir: self.dir.clone(), what: what.into() }
     }
 
     /// Puts a file in place whole: beside, synced, renamed, and the rename synced.
@@ -215,9 +189,7 @@ fn mark(metadata: &Metadata) -> String {
 }
 
 fn parent_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a directory and those above it, each entry durable.
@@ -238,9 +210,7 @@ pub(super) fn create_dir_synced(dir: &Path) -> Result<(), OpenError> {
 pub(super) fn sync_path(path: &Path) -> Result<(), OpenError> {
     #[cfg(test)]
     super::tests::SYNCED.with_borrow_mut(|synced| synced.push(path.to_owned()));
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(io_error("sync", path))
+    File::open(path).and_then(|file| file.sync_all()).map_err(io_error("sync", path))
 }
 
 pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {

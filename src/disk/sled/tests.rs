@@ -52,12 +52,7 @@ fn keys(disk: &SledDisk, prefix: &[u8], after: Option<&[u8]>) -> Vec<Vec<u8>> {
 }
 
 fn assert_hundred_rows(disk: &SledDisk) {
-    assert!(
-        keys(disk, &[], None)
-            .iter()
-            .map(Vec::as_slice)
-            .eq((0..100_u8).map(|row| [row]))
-    );
+    assert!(keys(disk, &[], None).iter().map(Vec::as_slice).eq((0..100_u8).map(|row| [row])));
     for row in 0..100_u8 {
         assert_eq!(disk.get(&[row]).unwrap().as_deref(), Some(&[row][..]));
     }
@@ -65,9 +60,8 @@ fn assert_hundred_rows(disk: &SledDisk) {
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -107,15 +101,7 @@ fn creation_syncs_the_engine_files_and_every_directory_up_to_the_parent() {
     SYNCED.take();
     drop(open(&dir));
     let synced = SYNCED.take();
-    let files = [
-        "",
-        "gen-1",
-        "gen-1/conf",
-        "gen-1/db",
-        "gen-1/blobs",
-        "..",
-        "../..",
-    ];
+    let files = ["", "gen-1", "gen-1/conf", "gen-1/db", "gen-1/blobs", "..", "../.."];
     for expected in files.map(|name| dir.join(name)) {
         let inode = |path: &Path| fs::metadata(path).unwrap().ino();
         let is_synced = synced.iter().any(|path| inode(path) == inode(&expected));
@@ -128,10 +114,7 @@ fn every_flush_syncs_the_database_file_itself_and_its_failure_hides_what_was_not
     let dir = hundred_rows();
     let mut disk = open(dir.path());
     let path = dir.path().join("gen-1/db");
-    assert_eq!(
-        disk.db_file.metadata().unwrap().ino(),
-        fs::metadata(path).unwrap().ino()
-    );
+    assert_eq!(disk.db_file.metadata().unwrap().ino(), fs::metadata(path).unwrap().ino());
     // The null device refuses to sync: the same error path as a failing disk.
     disk.db_file = File::open("/dev/null").unwrap();
     put(&mut disk, &[1], b"new").unwrap();
@@ -141,15 +124,9 @@ fn every_flush_syncs_the_database_file_itself_and_its_failure_hides_what_was_not
     batch.delete([2]);
     disk.commit(&batch).unwrap();
     assert_eq!(disk.get(&[1]).unwrap().as_deref(), Some(&b"newer"[..]));
-    assert!(matches!(
-        disk.flush(),
-        Err(DiskError::Io { what: "sync", .. })
-    ));
+    assert!(matches!(disk.flush(), Err(DiskError::Io { what: "sync", .. })));
     assert_hundred_rows(&disk);
-    assert!(matches!(
-        put(&mut disk, &[3], b"new"),
-        Err(DiskError::Poisoned)
-    ));
+    assert!(matches!(put(&mut disk, &[3], b"new"), Err(DiskError::Poisoned)));
     assert!(matches!(disk.flush(), Err(DiskError::Poisoned)));
     assert_hundred_rows(&disk);
 }
@@ -169,24 +146,13 @@ fn a_full_disk_loses_no_acknowledged_row_and_shows_no_other() {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "{text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let acked = text
-            .split("acked ")
-            .nth(1)
-            .and_then(|rest| rest.split('.').next());
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let acked = text.split("acked ").nth(1).and_then(|rest| rest.split('.').next());
         let acked: u32 = acked.unwrap().parse().unwrap();
         let disk = open(outer.path());
         let rows = u32::try_from(keys(&disk, b"row", None).len()).unwrap();
         assert!(rows >= acked && acked > 0);
-        assert_eq!(
-            disk.get(b"last").unwrap().unwrap(),
-            rows.to_be_bytes(),
-            "torn batch"
-        );
+        assert_eq!(disk.get(b"last").unwrap().unwrap(), rows.to_be_bytes(), "torn batch");
         return;
     };
     let mut disk = open(Path::new(&dir));
@@ -232,11 +198,7 @@ fn the_largest_rows_leave_the_blob_directory_empty_and_larger_ones_are_refused_w
         for row in 0..100_u32 {
             let name = blake3::hash(&(chunk * 100 + row).to_be_bytes());
             let mut key = vec![0; KEY_BYTES_MAX];
-            name.as_bytes()
-                .iter()
-                .cycle()
-                .zip(&mut key)
-                .for_each(|(byte, to)| *to = *byte);
+            name.as_bytes().iter().cycle().zip(&mut key).for_each(|(byte, to)| *to = *byte);
             batch.put(key, vec![1; if chunk < 8 { VALUE_BYTES_MAX } else { 1 }]);
         }
         disk.commit(&batch).unwrap();
@@ -246,10 +208,7 @@ fn the_largest_rows_leave_the_blob_directory_empty_and_larger_ones_are_refused_w
     let mut batch = Batch::default();
     batch.put(*b"a", *b"1");
     batch.put(*b"b", vec![1; VALUE_BYTES_MAX + 1]);
-    assert!(matches!(
-        disk.commit(&batch),
-        Err(DiskError::ValueTooLarge { .. })
-    ));
+    assert!(matches!(disk.commit(&batch), Err(DiskError::ValueTooLarge { .. })));
     assert_eq!(disk.get(b"a").unwrap(), None);
     put(&mut disk, b"a", b"1").unwrap();
 }
@@ -275,11 +234,7 @@ fn a_damaged_snapshot_is_set_aside_and_loses_nothing() {
         fs::write(file, b"short").unwrap();
     }
     assert_hundred_rows(&open(dir.path()));
-    assert!(
-        names(&generation)
-            .iter()
-            .any(|name| name.starts_with("aside.snap."))
-    );
+    assert!(names(&generation).iter().any(|name| name.starts_with("aside.snap.")));
 }
 
 #[test]
@@ -307,11 +262,7 @@ fn a_store_of_another_format_or_engine_is_refused_and_left_untouched() {
 
 #[test]
 fn a_directory_of_something_else_is_refused_and_left_untouched() {
-    for (name, bytes) in [
-        ("notes", &b""[..]),
-        ("FORMAT", b"mine\n"),
-        ("FORMAT", b"\xff"),
-    ] {
+    for (name, bytes) in [("notes", &b""[..]), ("FORMAT", b"mine\n"), ("FORMAT", b"\xff")] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(name), bytes).unwrap();
         let error = refusal(dir.path(), OpenMode::Create);
@@ -332,12 +283,7 @@ fn without_leave_to_create_nothing_is_made() {
 
 #[test]
 fn a_creation_cut_short_at_any_file_is_completed() {
-    for (made, conf) in [
-        (1, None),
-        (2, None),
-        (3, None),
-        (3, Some("segment_size: 1\n")),
-    ] {
+    for (made, conf) in [(1, None), (2, None), (3, None), (3, Some("segment_size: 1\n"))] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("LOCK"), b"").unwrap();
         if made > 1 {
@@ -376,10 +322,7 @@ fn a_copied_store_is_noticed_until_its_first_flush_and_a_moved_one_never() {
     copy(&moved, &here);
     assert!(open(&here).was_copied());
     let mut again = open(&here);
-    assert!(
-        again.was_copied(),
-        "nothing was flushed, so the copy is still unsettled"
-    );
+    assert!(again.was_copied(), "nothing was flushed, so the copy is still unsettled");
     again.flush().unwrap();
     assert!(again.was_copied());
     drop(again);
@@ -388,9 +331,7 @@ fn a_copied_store_is_noticed_until_its_first_flush_and_a_moved_one_never() {
 
 #[test]
 fn a_panic_of_the_engine_becomes_an_error() {
-    let outcome = guarded("read", || -> sled::Result<()> {
-        panic!("broken {}", "page")
-    });
+    let outcome = guarded("read", || -> sled::Result<()> { panic!("broken {}", "page") });
     let error = outcome.unwrap_err();
     assert!(matches!(&error, DiskError::Panicked { detail, .. } if detail == "broken page"));
 }

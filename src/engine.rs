@@ -4,7 +4,7 @@
 mod queue;
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -254,8 +254,9 @@ impl Shared {
         {
             outlet(net);
         }
-        use std::sync::mpsc::TrySendError::Disconnected;
-        let gone = |signal: &SyncSender<()>| matches!(signal.try_send(()), Err(Disconnected(())));
+        let gone = |signal: &SyncSender<()>| {
+            matches!(signal.try_send(()), Err(TrySendError::Disconnected(())))
+        };
         locked(&self.watchers).retain(|signal| !gone(signal));
     }
 }

@@ -111,13 +111,13 @@ impl Host {
         let held = table::replica_id(&mut rows, None)?;
         let me = match (choice, held) {
             (ReplicaChoice::Keep, Some(id)) => id,
-            _ => ReplicaId(chance.next()),
+            _ => ReplicaId(chance.draw()),
         };
         table::replica_id(&mut rows, Some(me))?;
         let mut replicas = BTreeMap::new();
         for table in table::catalogue(&rows)? {
             let id = table.id().clone();
-            replicas.insert(id, Replica::open(table, me, chance.next(), &rows)?);
+            replicas.insert(id, Replica::open(table, me, chance.draw(), &rows)?);
         }
         let batch = rows.into_batch();
         if !batch.is_empty() {
@@ -170,7 +170,7 @@ impl Host {
         }
         let mut rows = Overlay::new(&*self.disk, &self.staged);
         let table = table::create_space(&mut rows, space)?;
-        let mut replica = Replica::open(table, self.me, self.chance.next(), &rows)?;
+        let mut replica = Replica::open(table, self.me, self.chance.draw(), &rows)?;
         self.peers.iter().for_each(|(peer, since)| replica.peer_up(*peer, *since));
         self.staged.merge(rows.into_batch());
         self.replicas.insert(space.clone(), replica);
@@ -209,7 +209,7 @@ impl Host {
         let rows = Overlay::new(&*self.disk, &self.staged);
         let found = table::catalogue(&rows).ok();
         let table = found.and_then(|all| all.into_iter().find(|table| table.id() == space));
-        let seed = self.chance.next();
+        let seed = self.chance.draw();
         let fresh = table.and_then(|table| Replica::open(table, self.me, seed, &rows).ok());
         match fresh {
             Some(mut replica) => {

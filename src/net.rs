@@ -169,28 +169,12 @@ pub struct PeerStatus {
 
 /// What a [`Handle`] asks of the driver; every request carries the way back.
 enum Command {
-    Dial {
-        address: Multiaddr,
-        reply: oneshot::Sender<Result<PeerId, NetError>>,
-    },
-    Status {
-        reply: oneshot::Sender<NetStatus>,
-    },
-    PeerHandle {
-        id: PeerId,
-        reply: oneshot::Sender<Option<Peer>>,
-    },
-    Isolate {
-        peers: BTreeSet<PeerId>,
-        reply: oneshot::Sender<()>,
-    },
-    AddSpace {
-        name: String,
-        reply: oneshot::Sender<Result<(), NetError>>,
-    },
-    Shutdown {
-        reply: oneshot::Sender<()>,
-    },
+    Dial { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, NetError>> },
+    Status { reply: oneshot::Sender<NetStatus> },
+    PeerHandle { id: PeerId, reply: oneshot::Sender<Option<Peer>> },
+    Isolate { peers: BTreeSet<PeerId>, reply: oneshot::Sender<()> },
+    AddSpace { name: String, reply: oneshot::Sender<Result<(), NetError>> },
+    Shutdown { reply: oneshot::Sender<()> },
 }
 
 /// A node of the network; a name to start one under.
@@ -205,10 +189,7 @@ impl Node {
         let (ready, listening) = oneshot::channel();
         let driver = driver::Driver::new(core, config, inbox, ready)?;
         tokio::spawn(driver.run());
-        let handle = Handle {
-            commands,
-            local_peer_id,
-        };
+        let handle = Handle { commands, local_peer_id };
         match tokio::time::timeout(LISTEN_TIMEOUT, listening).await {
             Ok(Ok(listened)) => listened.map(|()| handle),
             Ok(Err(_)) => Err(NetError::Stopped),
@@ -277,10 +258,7 @@ impl Handle {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, NetError> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(command(reply))
-            .await
-            .map_err(|_| NetError::Stopped)?;
+        self.commands.send(command(reply)).await.map_err(|_| NetError::Stopped)?;
         answer.await.map_err(|_| NetError::Stopped)
     }
 }

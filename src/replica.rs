@@ -2,6 +2,7 @@
 //! It must never know a clock, a thread or a socket; time and chance are handed in.
 
 mod exchange;
+mod hear;
 mod local;
 mod merge;
 mod rumors;
@@ -149,9 +150,9 @@ impl Replica {
             silent: BTreeMap::new(),
             contexts: BTreeSet::new(),
             changes: 0,
-            peers: Peers::new(chance.next()),
+            peers: Peers::new(chance.draw()),
             // Session ids must not repeat across replicas of one host: the host spaces them out.
-            next_session: chance.next() >> 1 & !0xffff_ffff,
+            next_session: chance.draw() >> 1 & !0xffff_ffff,
             chance,
             thorough: BTreeSet::new(),
             sessions: BTreeMap::new(),

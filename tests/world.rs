@@ -108,7 +108,7 @@ impl World {
 
     fn boot(&mut self, medium: &Medium) -> Host {
         let disk = Box::new(medium.clone());
-        let mut host = Host::open(disk, self.chance.next(), ReplicaChoice::Keep).unwrap();
+        let mut host = Host::open(disk, self.chance.draw(), ReplicaChoice::Keep).unwrap();
         host.step(self.now, Input::Create(space())).unwrap();
         host.commit().unwrap();
         host.set_tag(&space(), TAG);

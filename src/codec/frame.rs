@@ -202,53 +202,60 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Envelope, DecodeError> {
 
 fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
     let mut out = Vec::new();
-    let kind = match frame {
-        Frame::Beat(standing) => (put_standing(&mut out, standing), 0).1,
-        Frame::Hello(hello) => (put_hello(&mut out, hello), 1).1,
-        Frame::Knowledge(rows) => (put_vector(&mut out, rows), 2).1,
-        Frame::Walk { hash_bytes, nodes } => (put_walk(&mut out, *hash_bytes, nodes), 3).1,
-        Frame::Ask(asks) => {
-            put_varint(&mut out, asks.len() as u64);
-            for ask in asks {
-                out.extend_from_slice(&ask.key.0);
-                out.push(scope_code(ask.scope));
-            }
-            4
-        }
-        Frame::Parts(parts) => (put_parts(&mut out, parts), 5).1,
+    match frame {
+        Frame::Beat(standing) => put_standing(&mut out, standing),
+        Frame::Hello(hello) => put_hello(&mut out, hello),
+        Frame::Knowledge(rows) => put_vector(&mut out, rows),
+        Frame::Walk { hash_bytes, nodes } => put_walk(&mut out, *hash_bytes, nodes),
+        Frame::Ask(asks) => put_list(&mut out, asks, |out, ask| {
+            out.extend_from_slice(&ask.key.0);
+            out.push(scope_code(ask.scope));
+        }),
+        Frame::Parts(parts) | Frame::Residue(parts) => put_list(&mut out, parts, put_part),
         Frame::AskContent(digests) => {
-            put_varint(&mut out, digests.len() as u64);
-            digests.iter().for_each(|digest| out.extend_from_slice(&digest.0));
-            6
+            put_list(&mut out, digests, |out, digest| out.extend_from_slice(&digest.0));
         }
         Frame::Contents(contents) => {
-            put_varint(&mut out, contents.len() as u64);
-            contents.iter().for_each(|content| put_bytes(&mut out, &encode_content(content)));
-            7
+            put_list(&mut out, contents, |out, content| put_bytes(out, &encode_content(content)));
         }
-        Frame::Residue(parts) => (put_parts(&mut out, parts), 8).1,
         Frame::Done { standing, quiet } => {
             put_standing(&mut out, standing);
             out.push(u8::from(*quiet));
-            9
         }
         Frame::Refuse(refusal, detail) => {
             out.push(refusal_code(*refusal));
             put_bytes(&mut out, detail.as_bytes());
-            10
         }
         Frame::Fragment { more, bytes } => {
             out.push(u8::from(*more));
             out.extend_from_slice(bytes);
-            11
         }
-        Frame::Gone(keys) => {
-            put_varint(&mut out, keys.len() as u64);
-            keys.iter().for_each(|key| out.extend_from_slice(&key.0));
-            12
-        }
-    };
-    (kind, out)
+        Frame::Gone(keys) => put_list(&mut out, keys, |out, key| out.extend_from_slice(&key.0)),
+    }
+    (kind_of(frame), out)
+}
+
+const fn kind_of(frame: &Frame) -> u8 {
+    match frame {
+        Frame::Beat(_) => 0,
+        Frame::Hello(_) => 1,
+        Frame::Knowledge(_) => 2,
+        Frame::Walk { .. } => 3,
+        Frame::Ask(_) => 4,
+        Frame::Parts(_) => 5,
+        Frame::AskContent(_) => 6,
+        Frame::Contents(_) => 7,
+        Frame::Residue(_) => 8,
+        Frame::Done { .. } => 9,
+        Frame::Refuse(..) => 10,
+        Frame::Fragment { .. } => 11,
+        Frame::Gone(_) => 12,
+    }
+}
+
+fn put_list<T>(out: &mut Vec<u8>, list: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
+    put_varint(out, list.len() as u64);
+    list.iter().for_each(|item| put(out, item));
 }
 
 fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
@@ -428,13 +435,10 @@ fn read_walk_body(reader: &mut Reader<'_>, cut: usize) -> Result<WalkBody, Decod
     }
 }
 
-fn put_parts(out: &mut Vec<u8>, parts: &[Part]) {
-    put_varint(out, parts.len() as u64);
-    for part in parts {
-        out.push(scope_code(part.scope) | (u8::from(part.digest.is_some()) << 1));
-        part.digest.iter().for_each(|digest| out.extend_from_slice(&digest.0));
-        put_bytes(out, &encode_record(&part.state));
-    }
+fn put_part(out: &mut Vec<u8>, part: &Part) {
+    out.push(scope_code(part.scope) | (u8::from(part.digest.is_some()) << 1));
+    part.digest.iter().for_each(|digest| out.extend_from_slice(&digest.0));
+    put_bytes(out, &encode_record(&part.state));
 }
 
 fn read_part(reader: &mut Reader<'_>) -> Result<Part, DecodeError> {

@@ -96,10 +96,7 @@ impl ClusterKey {
 
     /// Reads the key from `path`, or makes one there that only the owner can read.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        let malformed = |reason| KeyError::Malformed {
-            path: path.to_path_buf(),
-            reason,
-        };
+        let malformed = |reason| KeyError::Malformed { path: path.to_path_buf(), reason };
         if let Some(bytes) = read(path, KEY_FILE_BYTES as u64)? {
             let text = std::str::from_utf8(&bytes).map_err(|_| malformed("not text"))?;
             return Self::from_hex(text.trim_end()).map_err(|_| malformed("not 64 hex digits"));
@@ -132,42 +129,30 @@ impl ClusterKey {
 /// Reads the node's identity from `path`, or makes an ed25519 one there that only the owner can
 /// read.
 pub fn load_or_create_identity(path: &Path) -> Result<Keypair, KeyError> {
-    let malformed = |reason| KeyError::Malformed {
-        path: path.to_path_buf(),
-        reason,
-    };
+    let malformed = |reason| KeyError::Malformed { path: path.to_path_buf(), reason };
     if let Some(bytes) = read(path, IDENTITY_FILE_BYTES_MAX)? {
         return Keypair::from_protobuf_encoding(&bytes)
             .map_err(|_| malformed("not a libp2p private key"));
     }
     let identity = Keypair::generate_ed25519();
-    let bytes = identity
-        .to_protobuf_encoding()
-        .expect("an ed25519 key generated here has an encoding");
+    let bytes =
+        identity.to_protobuf_encoding().expect("an ed25519 key generated here has an encoding");
     create(path, &bytes)?;
     Ok(identity)
 }
 
 /// The file's bytes, `None` if there is no file. One byte over the limit is malformed.
 fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, KeyError> {
-    let failed = |source| KeyError::File {
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = |source| KeyError::File { path: path.to_path_buf(), source };
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     let mut bytes = Vec::new();
-    file.take(bytes_max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > bytes_max {
-        return Err(KeyError::Malformed {
-            path: path.to_path_buf(),
-            reason: "too long",
-        });
+        return Err(KeyError::Malformed { path: path.to_path_buf(), reason: "too long" });
     }
     Ok(Some(bytes))
 }
@@ -175,10 +160,7 @@ fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, KeyError> {
 /// Creates the file durably; removes it again if that fails half way, for a short key file would
 /// stop every later start.
 fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
-    let failed = |source| KeyError::File {
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = |source| KeyError::File { path: path.to_path_buf(), source };
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -194,16 +176,9 @@ fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
         return Err(failed(error));
     }
     // The name, too, must survive a crash: a new key on the next start would be another cluster.
-    match path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        Some(parent) => fs::File::open(parent)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed),
-        None => fs::File::open(".")
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed),
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed),
+        None => fs::File::open(".").and_then(|dir| dir.sync_all()).map_err(failed),
     }
 }
 
@@ -222,10 +197,7 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(
-                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-                0o600
-            );
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
     }
 
@@ -236,10 +208,7 @@ mod tests {
         for content in ["", "zz", &"g".repeat(64), &"0".repeat(66)] {
             fs::write(&path, content).unwrap();
             let refused = ClusterKey::load_or_create(&path);
-            assert!(
-                matches!(refused, Err(KeyError::Malformed { .. })),
-                "{content:?}"
-            );
+            assert!(matches!(refused, Err(KeyError::Malformed { .. })), "{content:?}");
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
     }

@@ -86,12 +86,10 @@ pub(super) fn swarm(config: &Config) -> Result<Swarm<Behaviour>, NetError> {
         .build();
     for address in &config.listen {
         probe(address)?;
-        swarm
-            .listen_on(address.clone())
-            .map_err(|error| NetError::Listen {
-                address: address.clone(),
-                reason: error.to_string(),
-            })?;
+        swarm.listen_on(address.clone()).map_err(|error| NetError::Listen {
+            address: address.clone(),
+            reason: error.to_string(),
+        })?;
     }
     Ok(swarm)
 }
@@ -107,12 +105,10 @@ fn probe(address: &Multiaddr) -> Result<(), NetError> {
     };
     match parts.next() {
         Some(Protocol::Tcp(port)) if port != 0 => {
-            TcpListener::bind((ip, port))
-                .map(drop)
-                .map_err(|error| NetError::Listen {
-                    address: address.clone(),
-                    reason: error.to_string(),
-                })
+            TcpListener::bind((ip, port)).map(drop).map_err(|error| NetError::Listen {
+                address: address.clone(),
+                reason: error.to_string(),
+            })
         }
         _ => Ok(()),
     }
@@ -129,23 +125,16 @@ impl Behaviour {
         };
         let mdns = match config.mdns {
             Switch::On => {
-                let settings = mdns::Config {
-                    query_interval: MDNS_INTERVAL,
-                    ..mdns::Config::default()
-                };
-                Some(mdns::tokio::Behaviour::new(
-                    settings,
-                    identity.public().to_peer_id(),
-                )?)
+                let settings =
+                    mdns::Config { query_interval: MDNS_INTERVAL, ..mdns::Config::default() };
+                Some(mdns::tokio::Behaviour::new(settings, identity.public().to_peer_id())?)
             }
             Switch::Off => None,
         };
         let hello = identify::Config::new(PROTOCOL_VERSION.into(), identity.public())
             .with_agent_version(concat!("consilience/", env!("CARGO_PKG_VERSION")).into())
             .with_cache_size(0);
-        let ping = ping::Config::new()
-            .with_interval(PING_INTERVAL)
-            .with_timeout(PING_TIMEOUT);
+        let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
             .with_max_pending_outgoing(Some(CONNECTIONS_PENDING_MAX))

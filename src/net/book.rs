@@ -90,9 +90,7 @@ impl Book {
     }
 
     pub(super) fn is_up(&self, id: &PeerId) -> bool {
-        self.entries
-            .get(id)
-            .is_some_and(|entry| entry.up_since.is_some())
+        self.entries.get(id).is_some_and(|entry| entry.up_since.is_some())
     }
 
     pub(super) fn isolated(&self) -> &BTreeSet<PeerId> {
@@ -111,12 +109,7 @@ impl Book {
                 let known = self.unnamed.iter().any(|unnamed| unnamed.address == bare);
                 if !known && self.unnamed.len() < UNNAMED_MAX {
                     let redial = Redial::at(now);
-                    self.unnamed.push(Unnamed {
-                        address: bare,
-                        id: None,
-                        dialing: None,
-                        redial,
-                    });
+                    self.unnamed.push(Unnamed { address: bare, id: None, dialing: None, redial });
                 }
             }
         }
@@ -191,30 +184,17 @@ impl Book {
             && entry.gossiping != Gossiping::Silent;
         entry.gossiping = Gossiping::Silent;
         entry.spaces.clear();
-        let unnamed = self
-            .unnamed
-            .iter_mut()
-            .filter(|unnamed| unnamed.id == Some(id));
+        let unnamed = self.unnamed.iter_mut().filter(|unnamed| unnamed.id == Some(id));
         let redials = unnamed.map(|unnamed| &mut unnamed.redial);
         for redial in redials.chain([&mut entry.redial]) {
-            redial.closed(
-                now,
-                if good {
-                    Connection::Good
-                } else {
-                    Connection::Bad
-                },
-            );
+            redial.closed(now, if good { Connection::Good } else { Connection::Bad });
         }
-        Closed::Last {
-            was_up: up_since.map(|_| entry.peer),
-        }
+        Closed::Last { was_up: up_since.map(|_| entry.peer) }
     }
 
     /// A dial of ours reached ourselves: the address is not kept.
     pub(super) fn forget_unnamed(&mut self, connection: ConnectionId) {
-        self.unnamed
-            .retain(|unnamed| unnamed.dialing != Some(connection));
+        self.unnamed.retain(|unnamed| unnamed.dialing != Some(connection));
     }
 
     /// A dial of ours ended without a connection.
@@ -243,10 +223,8 @@ impl Book {
         let mut dials = Vec::new();
         for unnamed in &mut self.unnamed {
             let refused = unnamed.id.is_some_and(|id| {
-                let connected = self
-                    .entries
-                    .get(&id)
-                    .is_some_and(|entry| !entry.connections.is_empty());
+                let connected =
+                    self.entries.get(&id).is_some_and(|entry| !entry.connections.is_empty());
                 connected || self.isolated.contains(&id)
             });
             if refused || unnamed.dialing.is_some() || !unnamed.redial.is_due(now) {
@@ -283,15 +261,9 @@ impl Book {
     pub(super) fn silent(&self, now: Instant) -> Vec<PeerId> {
         let silent = |entry: &Entry| {
             entry.gossiping == Gossiping::Silent
-                && entry
-                    .up_since
-                    .is_some_and(|since| now.duration_since(since) > SETTLED)
+                && entry.up_since.is_some_and(|since| now.duration_since(since) > SETTLED)
         };
-        self.entries
-            .iter()
-            .filter(|(_, entry)| silent(entry))
-            .map(|(id, _)| *id)
-            .collect()
+        self.entries.iter().filter(|(_, entry)| silent(entry)).map(|(id, _)| *id).collect()
     }
 
     pub(super) fn subscribed(&mut self, id: PeerId, space: Option<SpaceTag>) {
@@ -316,9 +288,7 @@ impl Book {
     /// The spaces of ours that the peer subscribed to.
     pub(super) fn spaces_of(&self, id: &PeerId) -> Vec<SpaceTag> {
         let entry = self.entries.get(id);
-        entry
-            .map(|entry| entry.spaces.iter().copied().collect())
-            .unwrap_or_default()
+        entry.map(|entry| entry.spaces.iter().copied().collect()).unwrap_or_default()
     }
 
     pub(super) fn count_in(&mut self, id: PeerId, bytes: usize) {
@@ -351,12 +321,7 @@ impl Book {
     pub(super) fn up_at(&self, address: &Multiaddr) -> Option<PeerId> {
         let id = match split(address) {
             (_, Some(id)) => id,
-            (bare, None) => {
-                self.unnamed
-                    .iter()
-                    .find(|known| known.address == bare)?
-                    .id?
-            }
+            (bare, None) => self.unnamed.iter().find(|known| known.address == bare)?.id?,
         };
         self.is_up(&id).then_some(id)
     }

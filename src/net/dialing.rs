@@ -61,12 +61,7 @@ impl Redial {
     /// A dial is made: the next one waits.
     pub(super) fn dialled(&mut self, now: Instant, patience: Patience) {
         let spent = patience == Patience::Finite && self.dials >= DIALS_MAX;
-        self.due = now
-            + if spent {
-                BACKOFF_REMEMBERED
-            } else {
-                self.wait()
-            };
+        self.due = now + if spent { BACKOFF_REMEMBERED } else { self.wait() };
         self.dials = self.dials.saturating_add(1);
     }
 

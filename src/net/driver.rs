@@ -110,9 +110,7 @@ impl Driver {
         };
         driver.prepare()?;
         // A node that has stopped needs no outputs.
-        driver
-            .core
-            .attach(Box::new(move |batch| drop(outlet.send(batch))));
+        driver.core.attach(Box::new(move |batch| drop(outlet.send(batch))));
         Ok(driver)
     }
 
@@ -176,11 +174,8 @@ impl Driver {
         }
         let closing = async {
             while self.swarm.connected_peers().next().is_some() {
-                if let SwarmEvent::ConnectionClosed {
-                    peer_id,
-                    connection_id,
-                    ..
-                } = self.swarm.select_next_some().await
+                if let SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } =
+                    self.swarm.select_next_some().await
                 {
                     self.closed(peer_id, connection_id);
                 }
@@ -209,11 +204,7 @@ impl Driver {
     fn status(&self) -> NetStatus {
         NetStatus {
             peers: self.book.status(),
-            listen_addrs: self
-                .listening
-                .iter()
-                .map(|(_, address)| address.clone())
-                .collect(),
+            listen_addrs: self.listening.iter().map(|(_, address)| address.clone()).collect(),
             refused: self.refused,
             sessions: self.sessions.count(),
             undecided: self.rumors.undecided(),
@@ -281,10 +272,8 @@ impl Driver {
                 self.book.failed(connection);
             }
         }
-        self.dialling
-            .retain(|_, awaited| !awaited.reply.is_closed());
-        self.entering
-            .retain(|(_, awaited)| !awaited.reply.is_closed());
+        self.dialling.retain(|_, awaited| !awaited.reply.is_closed());
+        self.entering.retain(|(_, awaited)| !awaited.reply.is_closed());
     }
 
     pub(super) fn report_ready(&mut self) {
@@ -300,10 +289,7 @@ impl Driver {
 
 impl Awaited {
     pub(super) fn fail(self, reason: &str) {
-        let error = NetError::Dial {
-            address: self.address,
-            reason: reason.to_owned(),
-        };
+        let error = NetError::Dial { address: self.address, reason: reason.to_owned() };
         // Whoever asked may have stopped waiting.
         let _ = self.reply.send(Err(error));
     }

@@ -17,65 +17,34 @@ impl Driver {
     pub(super) fn swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.behaviour_event(event),
-            SwarmEvent::NewListenAddr {
-                listener_id,
-                address,
-            } => {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
                 self.listening.push((listener_id, address));
                 self.report_ready();
             }
-            SwarmEvent::ExpiredListenAddr {
-                listener_id,
-                address,
-            } => {
-                self.listening
-                    .retain(|known| *known != (listener_id, address.clone()));
+            SwarmEvent::ExpiredListenAddr { listener_id, address } => {
+                self.listening.retain(|known| *known != (listener_id, address.clone()));
             }
-            SwarmEvent::ListenerClosed {
-                listener_id,
-                reason,
-                addresses,
-            } => {
+            SwarmEvent::ListenerClosed { listener_id, reason, addresses } => {
                 tracing::warn!(?addresses, ?reason, "stopped listening");
-                self.listening
-                    .retain(|(listener, _)| *listener != listener_id);
+                self.listening.retain(|(listener, _)| *listener != listener_id);
             }
-            SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint,
-                ..
-            } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let dialled = endpoint.is_dialer().then(|| endpoint.get_remote_address());
-                self.book
-                    .connected(peer_id, connection_id, dialled, Instant::now());
+                self.book.connected(peer_id, connection_id, dialled, Instant::now());
                 if let Some(awaited) = self.dialling.remove(&connection_id) {
                     self.entering.push((peer_id, awaited));
                     self.entered(peer_id);
                 }
             }
-            SwarmEvent::ConnectionClosed {
-                peer_id,
-                connection_id,
-                cause,
-                ..
-            } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(id = %peer_id, ?cause, "a connection closed");
                 self.closed(peer_id, connection_id);
             }
-            SwarmEvent::IncomingConnectionError {
-                send_back_addr,
-                error,
-                ..
-            } => {
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 self.refused += 1;
                 tracing::warn!(address = %send_back_addr, %error, "refused a connection");
             }
-            SwarmEvent::OutgoingConnectionError {
-                connection_id,
-                peer_id,
-                error,
-            } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dial_failed(connection_id, peer_id, &error);
             }
             _ => {}
@@ -88,11 +57,9 @@ impl Driver {
                 self.book.listens(peer_id, &info.listen_addrs);
                 self.up(peer_id);
             }
-            BehaviourEvent::Ping(ping::Event {
-                peer,
-                connection,
-                result: Err(error),
-            }) if !matches!(error, ping::Failure::Unsupported) => {
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(error) })
+                if !matches!(error, ping::Failure::Unsupported) =>
+            {
                 // libp2p itself never closes a connection that has gone silent.
                 tracing::info!(id = %peer, %error, "a peer does not answer: closing");
                 self.swarm.close_connection(connection);
@@ -110,11 +77,7 @@ impl Driver {
 
     fn gossip_event(&mut self, event: gossipsub::Event) {
         match event {
-            gossipsub::Event::Message {
-                propagation_source,
-                message_id,
-                message,
-            } => {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
                 self.rumor(propagation_source, &message_id, message);
             }
             gossipsub::Event::Subscribed { peer_id, topic } => {
@@ -131,10 +94,7 @@ impl Driver {
             gossipsub::Event::GossipsubNotSupported { peer_id } => {
                 self.book.without_gossip(peer_id);
             }
-            gossipsub::Event::SlowPeer {
-                peer_id,
-                failed_messages,
-            } => {
+            gossipsub::Event::SlowPeer { peer_id, failed_messages } => {
                 tracing::debug!(id = %peer_id, ?failed_messages, "a peer lost rumors");
                 for space in self.book.spaces_of(&peer_id) {
                     self.core.submit(NetInput::PublishFailed { space });
@@ -154,12 +114,7 @@ impl Driver {
         };
         if let Some(message_id) = self.rumors.hold(id.clone(), source, Instant::now()) {
             let bytes = message.data;
-            self.core.submit(NetInput::Rumor {
-                peer,
-                space,
-                message: message_id,
-                bytes,
-            });
+            self.core.submit(NetInput::Rumor { peer, space, message: message_id, bytes });
             return;
         }
         // Dropped for lack of room; a session brings what it said.

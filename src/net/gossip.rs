@@ -56,16 +56,10 @@ impl Rumors {
         if self.topics.contains_key(&space) {
             return;
         }
-        debug_assert!(
-            self.topics.len() < SPACES_MAX,
-            "the driver bounds the spaces"
-        );
+        debug_assert!(self.topics.len() < SPACES_MAX, "the driver bounds the spaces");
         let topic = topic_of(space);
         let scored = gossip.set_topic_params(topic.clone(), topic_score());
-        debug_assert!(
-            scored.is_ok(),
-            "scoring is initialised where gossip is built"
-        );
+        debug_assert!(scored.is_ok(), "scoring is initialised where gossip is built");
         if let Err(error) = gossip.subscribe(&topic) {
             tracing::warn!(%error, "failed to subscribe to a space");
         }
@@ -108,22 +102,14 @@ impl Rumors {
         now: Instant,
     ) -> Option<MessageId> {
         if self.undecided.len() >= UNDECIDED_MAX {
-            self.undecided
-                .retain(|_, held| now.duration_since(held.since) < VERDICT_TIMEOUT);
+            self.undecided.retain(|_, held| now.duration_since(held.since) < VERDICT_TIMEOUT);
         }
         if self.undecided.len() >= UNDECIDED_MAX {
             return None;
         }
         self.messages += 1;
         let message = MessageId(self.messages);
-        self.undecided.insert(
-            message,
-            Undecided {
-                id,
-                source,
-                since: now,
-            },
-        );
+        self.undecided.insert(message, Undecided { id, source, since: now });
         Some(message)
     }
 
@@ -177,10 +163,7 @@ mod tests {
     #[test]
     fn a_topic_is_the_hex_of_the_space_tag() {
         let topic = topic_of(SpaceTag([0xab; 16]));
-        assert_eq!(
-            topic.hash().as_str(),
-            format!("/consilience/1/{}", "ab".repeat(16))
-        );
+        assert_eq!(topic.hash().as_str(), format!("/consilience/1/{}", "ab".repeat(16)));
         assert!(!Rumors::is_presence(&topic.hash()));
     }
 }

@@ -17,9 +17,7 @@ impl Driver {
             Report::Inbound { id, stream } => {
                 self.up(id);
                 match self.book.peer(&id).filter(|_| self.book.is_up(&id)) {
-                    Some(peer) => self
-                        .sessions
-                        .accept((id, peer), stream, self.spaces.clone()),
+                    Some(peer) => self.sessions.accept((id, peer), stream, self.spaces.clone()),
                     None => drop(stream),
                 }
             }
@@ -29,16 +27,8 @@ impl Driver {
                 };
                 link.phase = Phase::Open;
                 let (peer, opener) = (link.peer, !Sessions::is_inbound(session));
-                self.core.submit(NetInput::Opened {
-                    session,
-                    peer,
-                    space,
-                    opener,
-                });
-                self.core.submit(NetInput::Writable {
-                    session,
-                    frames: FRAMES_IN_FLIGHT,
-                });
+                self.core.submit(NetInput::Opened { session, peer, space, opener });
+                self.core.submit(NetInput::Writable { session, frames: FRAMES_IN_FLIGHT });
             }
             Report::Frame { session, bytes } => {
                 let Some(link) = self.sessions.link(session) else {
@@ -76,19 +66,10 @@ impl Driver {
                     self.rumors.decide(gossip, message, verdict);
                 }
             }
-            NetOutput::Open {
-                session,
-                peer,
-                space,
-            } => {
-                let id = self
-                    .book
-                    .up(peer)
-                    .filter(|_| self.config.sessions == Switch::On);
-                let room = id.map(|id| {
-                    self.sessions
-                        .open(session, (id, peer), space, self.control.clone())
-                });
+            NetOutput::Open { session, peer, space } => {
+                let id = self.book.up(peer).filter(|_| self.config.sessions == Switch::On);
+                let room = id
+                    .map(|id| self.sessions.open(session, (id, peer), space, self.control.clone()));
                 if room != Some(Room::Free) {
                     self.core.submit(NetInput::OpenFailed { session });
                 }
@@ -98,10 +79,7 @@ impl Driver {
                     return;
                 };
                 if link.hand(bytes) == Handed::Broken {
-                    tracing::error!(
-                        ?session,
-                        "a frame was over the credit or its limit: closing"
-                    );
+                    tracing::error!(?session, "a frame was over the credit or its limit: closing");
                     self.end_session(session);
                 }
             }

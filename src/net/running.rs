@@ -62,12 +62,9 @@ impl RunningNode {
             })
             .map_err(|error| NetError::Setup(error.to_string()))?;
         match started.recv_timeout(CALL_TIMEOUT) {
-            Ok(Ok((handle, runtime))) => Ok(Self {
-                handle,
-                runtime,
-                stop: Some(stop),
-                thread: Some(thread),
-            }),
+            Ok(Ok((handle, runtime))) => {
+                Ok(Self { handle, runtime, stop: Some(stop), thread: Some(thread) })
+            }
             Ok(Err(error)) => Err(error),
             Err(RecvTimeoutError::Timeout) => Err(NetError::Timeout(CALL_TIMEOUT)),
             Err(RecvTimeoutError::Disconnected) => Err(NetError::Stopped),

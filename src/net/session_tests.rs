@@ -19,24 +19,14 @@ async fn a_session_carries_frames_both_ways_and_closes_after_flushing() {
     };
     assert_eq!(one.until(granted).await, 4);
     let large = vec![9; FRAME_BYTES_MAX];
-    one.say(NetOutput::Frame {
-        session: ends.here,
-        bytes: large.clone(),
-    });
+    one.say(NetOutput::Frame { session: ends.here, bytes: large.clone() });
     assert_eq!(two.frame().await, (ends.there, large));
     assert_eq!(one.until(granted).await, 1);
-    two.say(NetOutput::Consumed {
-        session: ends.there,
-    });
+    two.say(NetOutput::Consumed { session: ends.there });
     for bytes in [b"yes".to_vec(), b"bye".to_vec()] {
-        two.say(NetOutput::Frame {
-            session: ends.there,
-            bytes,
-        });
+        two.say(NetOutput::Frame { session: ends.there, bytes });
     }
-    two.say(NetOutput::Close {
-        session: ends.there,
-    });
+    two.say(NetOutput::Close { session: ends.there });
     assert_eq!(one.frame().await, (ends.here, b"yes".to_vec()));
     assert_eq!(one.frame().await, (ends.here, b"bye".to_vec()));
     one.closed(ends.here).await;
@@ -53,20 +43,14 @@ async fn a_reader_gets_no_fifth_frame_before_it_has_consumed_one() {
     let slow = session(1, (&mut one, peer), &mut two).await;
     let fence = session(2, (&mut one, peer), &mut two).await;
     for number in 1..=6 {
-        one.say(NetOutput::Frame {
-            session: slow.here,
-            bytes: vec![number],
-        });
+        one.say(NetOutput::Frame { session: slow.here, bytes: vec![number] });
         let written = |input: &NetInput| match input {
             NetInput::Writable { session, frames: 1 } if *session == slow.here => Some(()),
             _ => None,
         };
         one.until(written).await;
     }
-    one.say(NetOutput::Frame {
-        session: fence.here,
-        bytes: vec![99],
-    });
+    one.say(NetOutput::Frame { session: fence.here, bytes: vec![99] });
     let mut delivered = Vec::new();
     loop {
         let (session, bytes) = two.frame().await;
@@ -80,9 +64,7 @@ async fn a_reader_gets_no_fifth_frame_before_it_has_consumed_one() {
         if number > delivered.len() {
             assert_eq!(two.frame().await.1, [u8::try_from(number).unwrap()]);
         }
-        two.say(NetOutput::Consumed {
-            session: slow.there,
-        });
+        two.say(NetOutput::Consumed { session: slow.there });
     }
 }
 
@@ -90,10 +72,7 @@ async fn a_reader_gets_no_fifth_frame_before_it_has_consumed_one() {
 async fn a_frame_over_the_credit_closes_the_session_of_the_core_that_sent_it() {
     let ((mut one, peer), (mut two, _)) = pair(config(), config()).await;
     let ends = session(1, (&mut one, peer), &mut two).await;
-    one.say(NetOutput::Frame {
-        session: ends.here,
-        bytes: vec![0; FRAME_BYTES_MAX + 1],
-    });
+    one.say(NetOutput::Frame { session: ends.here, bytes: vec![0; FRAME_BYTES_MAX + 1] });
     one.closed(ends.here).await;
     two.closed(ends.there).await;
 }
@@ -102,34 +81,19 @@ async fn a_frame_over_the_credit_closes_the_session_of_the_core_that_sent_it() {
 async fn a_session_is_refused_for_an_unknown_space_a_ninth_time_and_without_sessions() {
     let ((mut one, peer), (mut two, _)) = pair(config(), config()).await;
     let unknown = SessionId(100);
-    one.say(NetOutput::Open {
-        session: unknown,
-        peer,
-        space: SpaceTag([1; 16]),
-    });
+    one.say(NetOutput::Open { session: unknown, peer, space: SpaceTag([1; 16]) });
     one.open_failed(unknown).await;
     for number in 1..=8 {
         session(number, (&mut one, peer), &mut two).await;
     }
     let ninth = SessionId(9);
-    one.say(NetOutput::Open {
-        session: ninth,
-        peer,
-        space: tag(),
-    });
+    one.say(NetOutput::Open { session: ninth, peer, space: tag() });
     one.open_failed(ninth).await;
 
-    let without = Config {
-        sessions: Switch::Off,
-        ..config()
-    };
+    let without = Config { sessions: Switch::Off, ..config() };
     let ((mut one, peer), (mut two, back)) = pair(config(), without).await;
     for (node, peer) in [(&mut one, peer), (&mut two, back)] {
-        node.say(NetOutput::Open {
-            session: SessionId(1),
-            peer,
-            space: tag(),
-        });
+        node.say(NetOutput::Open { session: SessionId(1), peer, space: tag() });
         node.open_failed(SessionId(1)).await;
     }
 }
@@ -138,11 +102,7 @@ async fn a_session_is_refused_for_an_unknown_space_a_ninth_time_and_without_sess
 async fn eight_sessions_asked_for_at_once_all_open() {
     let ((mut one, peer), _two) = pair(config(), config()).await;
     for number in 1..=8 {
-        one.say(NetOutput::Open {
-            session: SessionId(number),
-            peer,
-            space: tag(),
-        });
+        one.say(NetOutput::Open { session: SessionId(number), peer, space: tag() });
     }
     let mut opened = BTreeSet::new();
     for _ in 1..=8 {
@@ -194,11 +154,7 @@ async fn a_frame_of_no_or_too_great_length_ends_its_stream_and_no_other() {
 #[tokio::test]
 async fn a_sixty_fifth_session_fails_at_once() {
     let ((mut one, peer), _two) = pair(config(), config()).await;
-    let open = |number| NetOutput::Open {
-        session: SessionId(number),
-        peer,
-        space: tag(),
-    };
+    let open = |number| NetOutput::Open { session: SessionId(number), peer, space: tag() };
     one.say_all((1..=65).map(open).collect());
     let first = one.until(|input| match input {
         NetInput::OpenFailed { session } | NetInput::Opened { session, .. } => Some(*session),

@@ -52,11 +52,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn new(reports: mpsc::Sender<Report>) -> Self {
-        Self {
-            links: BTreeMap::new(),
-            inbound: 0,
-            reports,
-        }
+        Self { links: BTreeMap::new(), inbound: 0, reports }
     }
 
     /// Whether the peer opened the session, not we.
@@ -124,19 +120,9 @@ impl Sessions {
     fn orders(&self, session: SessionId) -> (Orders, Ends) {
         let (sender, frames) = mpsc::channel(FRAMES_IN_FLIGHT as usize);
         let credit = Arc::new(Semaphore::new(FRAMES_IN_FLIGHT as usize));
-        let orders = Orders {
-            session,
-            frames,
-            credit: credit.clone(),
-            reports: self.reports.clone(),
-        };
-        (
-            orders,
-            Ends {
-                frames: sender,
-                credit,
-            },
-        )
+        let orders =
+            Orders { session, frames, credit: credit.clone(), reports: self.reports.clone() };
+        (orders, Ends { frames: sender, credit })
     }
 
     fn insert(
@@ -146,14 +132,7 @@ impl Sessions {
         Ends { frames, credit }: Ends,
         task: AbortHandle,
     ) {
-        let link = Link {
-            id,
-            peer,
-            phase: Phase::Opening,
-            frames: Some(frames),
-            credit,
-            task,
-        };
+        let link = Link { id, peer, phase: Phase::Opening, frames: Some(frames), credit, task };
         self.links.insert(session, link);
     }
 }

@@ -93,10 +93,7 @@ fn gone() -> io::Error {
 pub(super) async fn open(mut orders: Orders, control: Control, id: PeerId, space: SpaceTag) {
     let session = orders.session;
     if let Some(stream) = greet(control, id, space).await
-        && orders
-            .report(Report::Opened { session, space })
-            .await
-            .is_ok()
+        && orders.report(Report::Opened { session, space }).await.is_ok()
     {
         carry(&mut orders, stream).await;
     }
@@ -112,10 +109,7 @@ pub(super) async fn accept(
 ) {
     let session = orders.session;
     if let Some(space) = answer(&mut stream, &spaces).await
-        && orders
-            .report(Report::Opened { session, space })
-            .await
-            .is_ok()
+        && orders.report(Report::Opened { session, space }).await.is_ok()
     {
         carry(&mut orders, stream).await;
     }
@@ -172,9 +166,7 @@ async fn answer(stream: &mut Stream, spaces: &BTreeSet<SpaceTag>) -> Option<Spac
         stream.read_exact(&mut tag).await?;
         let space = SpaceTag(tag);
         let served = spaces.contains(&space);
-        stream
-            .write_all(&[if served { ACCEPTED } else { REFUSED }])
-            .await?;
+        stream.write_all(&[if served { ACCEPTED } else { REFUSED }]).await?;
         stream.flush().await?;
         if !served {
             stream.close().await?;
@@ -188,12 +180,7 @@ async fn answer(stream: &mut Stream, spaces: &BTreeSet<SpaceTag>) -> Option<Spac
 async fn carry<S: AsyncRead + AsyncWrite + Unpin>(orders: &mut Orders, stream: S) {
     let (mut reader, mut writer) = stream.split();
     let progress = AtomicU64::new(0);
-    let Orders {
-        session,
-        frames,
-        credit,
-        reports,
-    } = orders;
+    let Orders { session, frames, credit, reports } = orders;
     let ours = tokio::select! {
         end = read_frames(&mut reader, *session, credit, reports, &progress) => {
             if let Err(error) = end {
@@ -237,17 +224,11 @@ async fn read_frames<S: AsyncRead + Unpin>(
         }
         let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
         if length == 0 || length > FRAME_BYTES_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "frame length out of range",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "frame length out of range"));
         }
         let mut bytes = vec![0; length];
         read_full(reader, &mut bytes, progress).await?;
-        reports
-            .send(Report::Frame { session, bytes })
-            .await
-            .map_err(|_| gone())?;
+        reports.send(Report::Frame { session, bytes }).await.map_err(|_| gone())?;
     }
 }
 
@@ -288,10 +269,7 @@ async fn write_frames<S: AsyncWrite + Unpin>(
             rest = &rest[written..];
         }
         writer.flush().await?;
-        let report = Report::Written {
-            session,
-            bytes: frame.len(),
-        };
+        let report = Report::Written { session, bytes: frame.len() };
         reports.send(report).await.map_err(|_| gone())?;
     }
     writer.close().await
@@ -304,11 +282,7 @@ async fn idle(progress: &AtomicU64) {
     while quiet < IDLE_TIMEOUT {
         sleep(IDLE_CHECK).await;
         let now = progress.load(Ordering::Relaxed);
-        quiet = if now == seen {
-            quiet + IDLE_CHECK
-        } else {
-            Duration::ZERO
-        };
+        quiet = if now == seen { quiet + IDLE_CHECK } else { Duration::ZERO };
         seen = now;
     }
 }

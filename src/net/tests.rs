@@ -41,14 +41,7 @@ impl Core for FakeCore {
 
 fn fake_core() -> (Arc<FakeCore>, mpsc::UnboundedReceiver<NetInput>) {
     let (inputs, seen) = mpsc::unbounded_channel();
-    (
-        Arc::new(FakeCore {
-            inputs,
-            outlet: Mutex::new(None),
-            tags: Mutex::default(),
-        }),
-        seen,
-    )
+    (Arc::new(FakeCore { inputs, outlet: Mutex::new(None), tags: Mutex::default() }), seen)
 }
 
 pub(super) struct Fixture {
@@ -83,9 +76,7 @@ impl Fixture {
                 }
             }
         };
-        timeout(PATIENCE, picked)
-            .await
-            .expect("the awaited input came")
+        timeout(PATIENCE, picked).await.expect("the awaited input came")
     }
 
     pub(super) async fn peer_up(&mut self) -> Peer {
@@ -97,8 +88,7 @@ impl Fixture {
     }
 
     pub(super) async fn peer_down(&mut self) {
-        self.until(|input| matches!(input, NetInput::PeerDown { .. }).then_some(()))
-            .await;
+        self.until(|input| matches!(input, NetInput::PeerDown { .. }).then_some(())).await;
     }
 
     pub(super) async fn opened(&mut self) -> SessionId {
@@ -148,14 +138,11 @@ impl Fixture {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, reached)
-            .await
-            .expect("the status was reached");
+        timeout(PATIENCE, reached).await.expect("the status was reached");
     }
 
     pub(super) async fn subscribed(&self) {
-        self.status_becomes(|status| status.peers.iter().any(|peer| peer.subscribed))
-            .await;
+        self.status_becomes(|status| status.peers.iter().any(|peer| peer.subscribed)).await;
     }
 
     pub(super) async fn address(&self) -> Multiaddr {
@@ -173,10 +160,7 @@ pub(super) fn tag() -> SpaceTag {
 
 pub(super) fn config() -> Config {
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-    Config {
-        listen,
-        ..Config::new(Keypair::generate_ed25519(), key())
-    }
+    Config { listen, ..Config::new(Keypair::generate_ed25519(), key()) }
 }
 
 /// Two connected nodes, each with the other's handle.
@@ -195,16 +179,9 @@ pub(super) async fn session(
     two: &mut Fixture,
 ) -> Ends {
     let session = SessionId(number);
-    one.say(NetOutput::Open {
-        session,
-        peer,
-        space: tag(),
-    });
+    one.say(NetOutput::Open { session, peer, space: tag() });
     assert_eq!(one.opened().await, session);
-    Ends {
-        here: session,
-        there: two.opened().await,
-    }
+    Ends { here: session, there: two.opened().await }
 }
 
 pub(super) struct Ends {
@@ -216,39 +193,22 @@ pub(super) struct Ends {
 async fn a_rumor_reaches_the_other_node_of_the_cluster_and_takes_its_verdict() {
     let ((one, _), (mut two, _)) = pair(config(), config()).await;
     one.subscribed().await;
-    one.say(NetOutput::Publish {
-        space: tag(),
-        bytes: b"fresh".to_vec(),
-    });
+    one.say(NetOutput::Publish { space: tag(), bytes: b"fresh".to_vec() });
     let (message, bytes) = two.rumor().await;
     assert_eq!(bytes, b"fresh");
     two.status_becomes(|status| status.undecided == 1).await;
-    two.say(NetOutput::Verdict {
-        message,
-        verdict: Verdict::Accept,
-    });
+    two.say(NetOutput::Verdict { message, verdict: Verdict::Accept });
     two.status_becomes(|status| status.undecided == 0).await;
 }
 
 #[tokio::test]
 async fn a_rumor_that_nobody_can_get_by_gossip_is_reported_as_failed() {
     let mut alone = Fixture::start(config()).await;
-    let mut silent = Fixture::start(Config {
-        gossip: Switch::Off,
-        ..config()
-    })
-    .await;
+    let mut silent = Fixture::start(Config { gossip: Switch::Off, ..config() }).await;
     let ((mut one, _), _two) = pair(config(), config()).await;
     one.subscribed().await;
-    for (node, bytes) in [
-        (&mut alone, 5),
-        (&mut silent, 5),
-        (&mut one, RUMOR_BYTES_MAX + 1),
-    ] {
-        node.say(NetOutput::Publish {
-            space: tag(),
-            bytes: vec![1; bytes],
-        });
+    for (node, bytes) in [(&mut alone, 5), (&mut silent, 5), (&mut one, RUMOR_BYTES_MAX + 1)] {
+        node.say(NetOutput::Publish { space: tag(), bytes: vec![1; bytes] });
         let failed = |input: &NetInput| match input {
             NetInput::PublishFailed { space } => Some(*space),
             _ => None,
@@ -260,16 +220,10 @@ async fn a_rumor_that_nobody_can_get_by_gossip_is_reported_as_failed() {
 #[tokio::test]
 async fn a_node_with_another_cluster_key_is_refused_and_hears_nothing() {
     let mut member = Fixture::start(config()).await;
-    let stranger = Config {
-        cluster_key: ClusterKey::new([8; 32]),
-        ..config()
-    };
+    let stranger = Config { cluster_key: ClusterKey::new([8; 32]), ..config() };
     let mut stranger = Fixture::start(stranger).await;
     let refused = stranger.node.dial(member.address().await).await;
-    assert!(
-        matches!(refused, Err(NetError::Dial { .. } | NetError::Timeout(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(NetError::Dial { .. } | NetError::Timeout(_))), "{refused:?}");
     member.status_becomes(|status| status.refused > 0).await;
     assert_eq!(member.node.status().await.unwrap().peers, []);
     assert_eq!(stranger.node.status().await.unwrap().peers, []);
@@ -296,10 +250,7 @@ async fn a_dial_tells_who_answered_and_the_address_is_kept() {
 async fn an_isolated_peer_goes_down_is_refused_and_comes_up_when_healed() {
     let ((mut one, peer), (mut two, _)) = pair(config(), config()).await;
     let ends = session(1, (&mut one, peer), &mut two).await;
-    one.node
-        .isolate(BTreeSet::from([two.node.local_peer_id()]))
-        .await
-        .unwrap();
+    one.node.isolate(BTreeSet::from([two.node.local_peer_id()])).await.unwrap();
     two.closed(ends.there).await;
     two.peer_down().await;
     one.closed(ends.here).await;
@@ -316,10 +267,7 @@ async fn an_isolated_peer_goes_down_is_refused_and_comes_up_when_healed() {
 #[tokio::test]
 async fn a_node_that_restarts_with_its_identity_gossips_again() {
     let identity = Keypair::generate_ed25519();
-    let again = Config {
-        identity,
-        ..config()
-    };
+    let again = Config { identity, ..config() };
     let ((mut one, peer), (two, _)) = pair(config(), again.clone()).await;
     one.subscribed().await;
     two.node.shutdown().await.unwrap();
@@ -330,20 +278,11 @@ async fn a_node_that_restarts_with_its_identity_gossips_again() {
     assert_eq!(one.peer_up().await, peer);
     one.subscribed().await;
     two.subscribed().await;
-    one.say(NetOutput::Publish {
-        space: tag(),
-        bytes: b"again".to_vec(),
-    });
+    one.say(NetOutput::Publish { space: tag(), bytes: b"again".to_vec() });
     let (message, bytes) = two.rumor().await;
     assert_eq!(bytes, b"again");
-    two.say(NetOutput::Verdict {
-        message,
-        verdict: Verdict::Ignore,
-    });
-    two.say(NetOutput::Publish {
-        space: tag(),
-        bytes: b"back".to_vec(),
-    });
+    two.say(NetOutput::Verdict { message, verdict: Verdict::Ignore });
+    two.say(NetOutput::Publish { space: tag(), bytes: b"back".to_vec() });
     assert_eq!(one.rumor().await.1, b"back");
 }
 
@@ -355,39 +294,20 @@ fn a_program_without_a_runtime_starts_asks_and_stops_a_node() {
     let two = RunningNode::start(other, config()).unwrap();
     let address = one.listen_addrs().unwrap().remove(0);
     assert_eq!(two.dial(address.clone()).unwrap(), one.local_peer_id());
-    assert!(matches!(
-        seen.blocking_recv(),
-        Some(NetInput::PeerUp { .. })
-    ));
+    assert!(matches!(seen.blocking_recv(), Some(NetInput::PeerUp { .. })));
     two.add_space("another").unwrap();
     assert!(two.peer_handle(one.local_peer_id()).unwrap().is_some());
     assert!(two.status().unwrap().peers[0].connected);
     two.shutdown().unwrap();
-    assert!(matches!(
-        seen.blocking_recv(),
-        Some(NetInput::PeerDown { .. })
-    ));
+    assert!(matches!(seen.blocking_recv(), Some(NetInput::PeerDown { .. })));
     let (third, _unseen) = fake_core();
-    let taken = RunningNode::start(
-        third,
-        Config {
-            listen: vec![address],
-            ..config()
-        },
-    );
-    assert!(
-        matches!(taken, Err(NetError::Listen { .. })),
-        "{:?}",
-        taken.err()
-    );
+    let taken = RunningNode::start(third, Config { listen: vec![address], ..config() });
+    assert!(matches!(taken, Err(NetError::Listen { .. })), "{:?}", taken.err());
 }
 
 #[tokio::test]
 async fn a_peer_without_gossip_stays_connected_and_one_with_gossip_too() {
-    let without = Config {
-        gossip: Switch::Off,
-        ..config()
-    };
+    let without = Config { gossip: Switch::Off, ..config() };
     let ((mut one, _), (mut two, _)) = pair(config(), without).await;
     let ((mut three, _), (mut four, _)) = pair(config(), config()).await;
     // The watch for silent peers cuts after 4 s and looks twice a second.
@@ -409,19 +329,13 @@ async fn the_core_hears_the_tag_of_every_space_and_a_new_space_gossips() {
     for node in [&one, &two] {
         node.node.add_space("added").await.unwrap();
         let tags = node.core.tags.lock().unwrap().clone();
-        assert_eq!(
-            tags,
-            [(SPACE.to_owned(), tag()), ("added".to_owned(), added)]
-        );
+        assert_eq!(tags, [(SPACE.to_owned(), tag()), ("added".to_owned(), added)]);
     }
     // The subscription has no event here: publish until one arrives, each time something new.
     let publishing = async {
         for number in 0_u32.. {
             let bytes = number.to_be_bytes().to_vec();
-            one.say(NetOutput::Publish {
-                space: added,
-                bytes,
-            });
+            one.say(NetOutput::Publish { space: added, bytes });
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

@@ -31,7 +31,7 @@ impl Replica {
             let (edit, content) = self.edit_of(write);
             let key = key_hash(self.table.id(), write.id());
             let before = self.table.load(rows, key)?;
-            let change = self.edit_key(rows, key, before, write.id(), &edit, content)?;
+            let change = self.edit_key(rows, key, before.as_ref(), write.id(), &edit, content)?;
             report = add_reports(report, report_of(change));
         }
         if report != (WriteReport { unchanged: writes.len() as u64, ..WriteReport::default() }) {
@@ -46,13 +46,13 @@ impl Replica {
         &mut self,
         rows: &mut Overlay<'_>,
         key: KeyHash,
-        before: Option<Pattern>,
+        before: Option<&Pattern>,
         id: &PatternId,
         edit: &Edit,
         content: Option<&Content>,
     ) -> Result<Change, TableError> {
         let unchanged = self.index.get(&key);
-        let mut after = before.clone().unwrap_or_else(|| Pattern::new(id.clone()));
+        let mut after = before.cloned().unwrap_or_else(|| Pattern::new(id.clone()));
         let counter = self.counter;
         let actor = self.actor;
         let dot = self.next_dot();
@@ -65,7 +65,7 @@ impl Replica {
         self.previous.insert(key, dot.counter);
         self.knowledge.include(dot);
         self.table.know(rows, dot)?;
-        let (change, _) = self.settle(rows, key, before.as_ref(), after)?;
+        let (change, _) = self.settle(rows, key, before, after)?;
         if let Some(content) = content {
             self.keep_content(rows, content)?;
         }

@@ -17,7 +17,7 @@ impl Replica {
         &mut self,
         rows: &mut Overlay<'_>,
         key: KeyHash,
-        mine: Option<Pattern>,
+        mine: Option<&Pattern>,
         theirs: &Pattern,
         their_floor: &VersionVector,
     ) -> Result<(Change, Pattern), TableError> {
@@ -25,12 +25,12 @@ impl Replica {
         let hole = self.holes.contains(&key);
         let my_floor = if hole { &nothing } else { &self.knowledge };
         let bottom = Pattern::new(theirs.id.clone());
-        let joined = mine.as_ref().unwrap_or(&bottom).join(my_floor, theirs, their_floor);
+        let joined = mine.unwrap_or(&bottom).join(my_floor, theirs, their_floor);
         if hole {
             self.table.fill_hole(rows, key);
             self.holes.remove(&key);
         }
-        self.settle(rows, key, mine.as_ref(), joined)
+        self.settle(rows, key, mine, joined)
     }
 
     /// Stores a state that is newer than what is held: forgets what may be forgotten, writes the
@@ -94,7 +94,7 @@ impl Replica {
             return Ok(());
         }
         let floor = self.floor();
-        let start = KeyHash(self.chance.next().to_be_bytes().repeat(2).try_into().expect("2 x 8"));
+        let start = KeyHash(self.chance.draw().to_be_bytes().repeat(2).try_into().expect("2 x 8"));
         let after = self.contexts.range(start..).copied();
         let keys: Vec<KeyHash> =
             after.chain(self.contexts.range(..start).copied()).take(SWEEP_PER_TICK).collect();
@@ -138,7 +138,7 @@ impl Replica {
             self.check_pattern_claims(state, rows)?;
             let key = key_hash(self.table.id(), &state.id);
             let mine = self.table.load(rows, key)?;
-            let (change, _) = self.join_state(rows, key, mine, state, &absorb.floor)?;
+            let (change, _) = self.join_state(rows, key, mine.as_ref(), state, &absorb.floor)?;
             report = add_reports(report, report_of(change));
         }
         for content in &absorb.contents {
@@ -193,7 +193,7 @@ impl Replica {
                 continue;
             };
             let own = own_contribution(&pattern, old);
-            self.edit_key(rows, key, Some(pattern.clone()), &pattern.id, &Edit::Affirm(own), None)?;
+            self.edit_key(rows, key, Some(&pattern), &pattern.id, &Edit::Affirm(own), None)?;
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Replica {
     /// A fresh event of ours. An actor is taken at the first one and kept in RAM only.
     pub(super) fn next_dot(&mut self) -> Dot {
         let chance = &mut self.chance;
-        let actor = *self.actor.get_or_insert_with(|| Actor(chance.next()));
+        let actor = *self.actor.get_or_insert_with(|| Actor(chance.draw()));
         self.counter += 1;
         Dot::new(actor, self.counter)
     }

@@ -5,14 +5,15 @@
 //! nothing left to say ends its turn with its residue and `Done`; when both have done so in
 //! succession the session is complete. See `src/codec/README.md` for the grammar.
 
+mod walk;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::codec::frame::{
-    ASKS_MAX, Ask, Hello, KNOWLEDGE_ROWS, Scope, Standing, WalkBody, WalkNode,
-};
-use crate::index::{Index, Node, Prefix};
+use crate::codec::frame::{ASKS_MAX, Ask, Hello, KNOWLEDGE_ROWS, Scope, Standing};
+use crate::index::{Index, Prefix};
 use crate::lattice::VersionVector;
 use crate::pattern::{Digest, KeyHash};
+pub use walk::show;
 
 /// Turns after which a session is given up: a walk takes at most 33, exchanges a handful.
 pub const SESSION_TURNS_MAX: u32 = 256;
@@ -100,6 +101,7 @@ pub struct Received {
 
 /// One side of one session.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own doc")]
 pub struct Session {
     my_turn: bool,
     beat_due: bool,
@@ -232,70 +234,6 @@ impl Session {
         theirs.knowledge.len() <= theirs.hello.knowledge_rows as usize
     }
 
-    /// Nodes of the peer's trie. Queues what is only here or only there; returns what differs.
-    /// `None` where the nodes do not fit together. O(nodes) and one trie look-up each.
-    pub fn on_walk(&mut self, nodes: &[WalkNode], cut: u8, index: &Index) -> Option<Received> {
-        self.walking = true;
-        let mut received = Received::default();
-        for node in nodes {
-            let prefix = Prefix::from_parts(node.depth, node.prefix)?;
-            match &node.body {
-                WalkBody::Leaf(theirs) => {
-                    let inside = theirs.iter().all(|(key, _)| prefix.contains(key));
-                    inside.then_some(())?;
-                    self.compare_leaf(prefix, theirs, cut, index, &mut received);
-                }
-                WalkBody::Inner(theirs) if node.depth < 32 => {
-                    self.compare_inner(prefix, theirs, cut, index);
-                }
-                WalkBody::Inner(_) => return None,
-            }
-        }
-        Some(received)
-    }
-
-    fn compare_leaf(
-        &mut self,
-        prefix: Prefix,
-        theirs: &[(KeyHash, Digest)],
-        cut: u8,
-        index: &Index,
-        received: &mut Received,
-    ) {
-        for (key, digest) in theirs {
-            match index.get(key) {
-                None => self.ask(*key, Scope::Fresh),
-                Some(mine) if shorten(mine, cut) == *digest => {}
-                Some(_) => received.differing.push(*key),
-            }
-        }
-        let skip: BTreeSet<KeyHash> = theirs.iter().map(|(key, _)| *key).collect();
-        let page = index.entries(&prefix, None, skip.len() + 1);
-        if page.iter().any(|(key, _)| !skip.contains(key)) {
-            self.ranges.push_back(Range { prefix, after: None, skip });
-        }
-    }
-
-    fn compare_inner(&mut self, prefix: Prefix, theirs: &[(u8, Digest)], cut: u8, index: &Index) {
-        let Node::Inner(mine) = index.node(&prefix) else {
-            self.walk.push_back(prefix);
-            return;
-        };
-        for nibble in 0..16_u8 {
-            let child = prefix.child(nibble);
-            let shown = theirs.iter().find(|(at, _)| *at == nibble).map(|(_, hash)| *hash);
-            match (mine[usize::from(nibble)], shown) {
-                (None, None) => {}
-                (Some(mine), Some(theirs)) if shorten(mine, cut) == theirs => {}
-                (Some(_), None) => {
-                    let skip = BTreeSet::new();
-                    self.ranges.push_back(Range { prefix: child, after: None, skip });
-                }
-                _ => self.walk.push_back(child),
-            }
-        }
-    }
-
     /// The peer asks for keys.
     pub fn on_ask(&mut self, asks: &[Ask]) {
         for ask in asks {
@@ -324,30 +262,6 @@ impl Session {
         self.i_am_done = false;
         self.start_walk_if_due();
         self.turns <= SESSION_TURNS_MAX
-    }
-
-    fn start_walk_if_due(&mut self) {
-        let Some(theirs) = &self.theirs else { return };
-        if self.walking || self.outcome.is_some() {
-            return;
-        }
-        let hello = &theirs.hello;
-        let equal = self.mine.as_ref().is_some_and(|m| m.0.root == hello.standing.root);
-        if self.mine.is_some() && !equal {
-            self.walking = true;
-            self.open_walk();
-        }
-    }
-
-    /// Shows the root, or everything where the peer has nothing.
-    fn open_walk(&mut self) {
-        let empty = self.their_hello().is_some_and(|hello| hello.standing.patterns == 0);
-        if empty {
-            let skip = BTreeSet::new();
-            self.ranges.push_back(Range { prefix: Prefix::ROOT, after: None, skip });
-        } else {
-            self.walk.push_back(Prefix::ROOT);
-        }
     }
 
     // ---- deciding
@@ -481,9 +395,8 @@ impl Session {
     /// are what it said.
     pub fn said(&mut self, emit: &Emit, mine: Standing, quiet: bool) -> bool {
         let ends = match emit {
-            Emit::Done => true,
+            Emit::Done | Emit::Beat => true,
             Emit::Residue => false,
-            Emit::Beat => true,
             Emit::Hello { .. } => {
                 self.start_walk_if_due();
                 self.introduction_ends_turn()
@@ -535,30 +448,4 @@ impl Session {
             Outcome::Complete
         });
     }
-}
-
-/// A hash cut to the length a walk shows, zero beyond.
-pub(crate) fn shorten(digest: Digest, cut: u8) -> Digest {
-    let mut short = [0; 32];
-    let n = usize::from(cut).min(32);
-    short[..n].copy_from_slice(&digest.0[..n]);
-    Digest(short)
-}
-
-/// The node of our trie as a walk shows it.
-pub fn show(index: &Index, prefix: Prefix, cut: u8) -> WalkNode {
-    let (depth, bytes) = prefix.parts();
-    let body = match index.node(&prefix) {
-        Node::Empty => WalkBody::Leaf(Vec::new()),
-        Node::Leaf(entries) => {
-            let short = |(key, digest)| (key, shorten(digest, cut));
-            WalkBody::Leaf(entries.into_iter().map(short).collect())
-        }
-        Node::Inner(children) => {
-            let nibbles = (0..16_u8).zip(children);
-            let short = |(nibble, hash): (u8, Option<Digest>)| Some((nibble, shorten(hash?, cut)));
-            WalkBody::Inner(nibbles.filter_map(short).collect())
-        }
-    };
-    WalkNode { depth, prefix: bytes, body }
 }

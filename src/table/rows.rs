@@ -49,14 +49,17 @@ pub enum TableError {
 
 impl TableError {
     pub(super) fn damaged(key: &[u8], detail: impl Into<String>) -> Self {
-        let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self::Damaged { key, detail: detail.into() }
+        let name = key.iter().fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
+        Self::Damaged { key: name, detail: detail.into() }
     }
 
     pub(super) fn undecodable(key: &[u8], error: &DecodeError) -> Self {
         Self::damaged(key, format!("failed to {error}"))
     }
 }
+
+/// What [`Sealed::each`] calls for every row; `Break` ends it without an error.
+pub type VisitRow<'v> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, TableError> + 'v;
 
 /// Reading and writing sealed rows.
 pub trait Sealed {
@@ -69,11 +72,7 @@ pub trait Sealed {
     /// Writes a value in chunks; only chunks that changed are rewritten, surplus ones go.
     fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError>;
     /// All rows below a prefix, checksums verified, in key order.
-    fn each(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, TableError>,
-    ) -> Result<(), TableError>;
+    fn each(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), TableError>;
 }
 
 fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
@@ -152,11 +151,7 @@ impl Sealed for Overlay<'_> {
         Ok(())
     }
 
-    fn each(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, TableError>,
-    ) -> Result<(), TableError> {
+    fn each(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), TableError> {
         let mut failure = None;
         self.scan(prefix, None, &mut |key, row| match unseal(key, row)
             .and_then(|value| visit(key, value))

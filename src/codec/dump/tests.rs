@@ -49,7 +49,7 @@ fn sample(seed: u64) -> (Pattern, Vec<(Digest, Option<Content>)>) {
             confidence: Ratio::from_units(chance.below((1 << 30) + 1) as u32).unwrap(),
             strength: Ratio::from_units(chance.below((1 << 30) + 1) as u32).unwrap(),
             weight: 1 + chance.below(1 << 32).min(u64::from(u32::MAX) - 1) as u32,
-            at_ms: chance.next().cast_signed() >> chance.below(40),
+            at_ms: chance.draw().cast_signed() >> chance.below(40),
         };
         pattern.opinions.push(Voice { dot: chance.dot(), opinion });
     }

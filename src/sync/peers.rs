@@ -192,7 +192,7 @@ mod tests {
                 peers.released(Peer(1));
             }
         }
-        assert_eq!(asked, [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+        assert_eq!(asked, [1, 3, 7, 15, 31, 63, 123, 183]);
         peers.quicken(Millis(200_000));
         assert_eq!(peers.due(Millis(201_000)), [Peer(1)]);
     }

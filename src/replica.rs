@@ -91,10 +91,14 @@ pub struct Counts {
     pub actor_claims: u64,
     /// Sessions after which roots differed without a reason.
     pub divergences: u64,
-    /// Frame bytes received and sent.
+    /// Frame bytes received.
     pub bytes_in: u64,
     /// Frame bytes sent.
     pub bytes_out: u64,
+    /// Parts received in sessions that have ended.
+    pub parts_in: u64,
+    /// Parts sent in sessions that have ended.
+    pub parts_out: u64,
 }
 
 /// One space under one step function.

@@ -225,6 +225,8 @@ impl Replica {
     fn end_report(&mut self, live: Live, outcome: Option<Outcome>, out: &mut Vec<Output>) {
         self.counts.sessions_ended += 1;
         self.counts.sessions_broken += u64::from(outcome.is_none());
+        self.counts.parts_in += live.report.parts.0;
+        self.counts.parts_out += live.report.parts.1;
         let turns = live.session.turns();
         out.push(Output::Ended(SessionReport { outcome, turns, ..live.report }));
     }

@@ -10,6 +10,7 @@ pub mod lattice;
 
 pub mod pattern;
 
+pub mod belief;
 pub mod codec;
 
 pub mod disk;

@@ -139,8 +139,13 @@ impl Pattern {
 
     /// Drops from the context what the floor implies anyway. Returns true iff something went.
     pub fn forget(&mut self, floor: &VersionVector) -> bool {
+        self.forget_where(|dot| floor.covers(dot))
+    }
+
+    /// As [`Pattern::forget`], with the floor as a question.
+    pub fn forget_where(&mut self, implied: impl Fn(Dot) -> bool) -> bool {
         let before = self.context.len();
-        self.context.retain(|dot| !floor.covers(dot));
+        self.context.retain(|dot| !implied(dot));
         self.context.len() != before
     }
 

@@ -15,7 +15,7 @@ use crate::codec::frame::Standing;
 use crate::codec::knowledge_hash;
 use crate::disk::Overlay;
 use crate::index::Index;
-use crate::lattice::{Actor, VersionVector};
+use crate::lattice::{Actor, Dot, VersionVector};
 use crate::pattern::{
     Content, Digest, KeyHash, Pattern, PatternId, ReplicaId, Shape, SpaceId, WriteReport,
 };
@@ -254,9 +254,9 @@ impl Replica {
     }
 
     /// What may be forgotten: what we know, and every open session was told we know.
-    fn floor(&self) -> VersionVector {
-        let announced = self.sessions.values().filter_map(|live| live.session.announced());
-        announced.fold(self.knowledge.clone(), |floor, vector| floor.meet(vector))
+    fn may_forget(&self, dot: Dot) -> bool {
+        let mut announced = self.sessions.values().filter_map(|live| live.session.announced());
+        self.knowledge.covers(dot) && announced.all(|vector| vector.covers(dot))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Sessions, hearing: a frame becomes joined states and notes of what is owed in return.
 //! It must never know how frames travel, nor speak before its turn.
 
+use std::sync::Arc;
+
 use super::Replica;
 use super::exchange::Live;
 use crate::codec::frame::{
@@ -214,13 +216,13 @@ impl Replica {
     }
 
     /// The floor a peer's part stands on: its knowledge, except for keys it has lost.
-    fn their_floor(&self, session: SessionId, key: KeyHash) -> VersionVector {
+    fn their_floor(&self, session: SessionId, key: KeyHash) -> Arc<VersionVector> {
         let Some(live) = self.sessions.get(&session) else {
-            return VersionVector::new();
+            return Arc::default();
         };
         let lost = live.session.their_hello().is_some_and(|hello| hello.holes.contains(&key));
         if lost {
-            return VersionVector::new();
+            return Arc::default();
         }
         live.session.their_knowledge().cloned().unwrap_or_default()
     }

@@ -42,7 +42,7 @@ impl Replica {
         before: Option<&Pattern>,
         mut after: Pattern,
     ) -> Result<(Change, Pattern), TableError> {
-        after.forget(&self.floor());
+        after.forget_where(|dot| self.may_forget(dot));
         if before == Some(&after) {
             let digest = self.index.get(&key);
             return Ok((Change { before: digest, after: digest }, after));
@@ -93,7 +93,6 @@ impl Replica {
         if self.contexts.is_empty() {
             return Ok(());
         }
-        let floor = self.floor();
         let start = KeyHash(self.chance.draw().to_be_bytes().repeat(2).try_into().expect("2 x 8"));
         let after = self.contexts.range(start..).copied();
         let keys: Vec<KeyHash> =
@@ -105,7 +104,7 @@ impl Replica {
                 continue;
             };
             let mut after = before.clone();
-            if after.forget(&floor) {
+            if after.forget_where(|dot| self.may_forget(dot)) {
                 self.settle(rows, key, Some(&before), after)?;
             }
         }

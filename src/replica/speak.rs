@@ -1,6 +1,8 @@
 //! Sessions, speaking: what a session wants to say becomes frames, within the stream's credit.
 //! It must never know what the peer will make of it.
 
+use std::sync::Arc;
+
 use super::exchange::Live;
 use super::{Output, Replica};
 use crate::codec::frame::{
@@ -101,7 +103,7 @@ impl Replica {
         })
     }
 
-    fn announced(&self, session: SessionId) -> VersionVector {
+    fn announced(&self, session: SessionId) -> Arc<VersionVector> {
         let live = self.sessions.get(&session);
         live.and_then(|live| live.session.announced().cloned()).unwrap_or_default()
     }
@@ -120,7 +122,7 @@ impl Replica {
         };
         if let Some(live) = self.sessions.get_mut(&session) {
             live.changes_at_hello = self.changes;
-            live.session.announce(standing, self.knowledge.clone());
+            live.session.announce(standing, Arc::new(self.knowledge.clone()));
         }
         Frame::Hello(hello)
     }

@@ -8,6 +8,7 @@
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::codec::frame::{ASKS_MAX, Ask, Hello, KNOWLEDGE_ROWS, Scope, Standing};
 use crate::index::{Index, Prefix};
@@ -89,7 +90,7 @@ pub struct Range {
 #[derive(Clone, Debug)]
 struct Theirs {
     hello: Hello,
-    knowledge: VersionVector,
+    knowledge: Arc<VersionVector>,
 }
 
 /// Keys a walk found to differ; the caller decides for each whether to ship or to ask.
@@ -107,7 +108,7 @@ pub struct Session {
     beat_due: bool,
     hello_due: bool,
     thorough: bool,
-    mine: Option<(Standing, VersionVector)>,
+    mine: Option<(Standing, Arc<VersionVector>)>,
     theirs: Option<Theirs>,
     knowledge_sent: usize,
     walking: bool,
@@ -171,12 +172,12 @@ impl Session {
 
     /// What we announced: the floor `forget` must not go beyond while the session is open, and the
     /// one against which the peer leaves entries out.
-    pub fn announced(&self) -> Option<&VersionVector> {
+    pub fn announced(&self) -> Option<&Arc<VersionVector>> {
         self.mine.as_ref().map(|mine| &mine.1)
     }
 
     /// The peer's announced knowledge, where it has arrived in full.
-    pub fn their_knowledge(&self) -> Option<&VersionVector> {
+    pub fn their_knowledge(&self) -> Option<&Arc<VersionVector>> {
         let theirs = self.theirs.as_ref()?;
         let all = theirs.hello.knowledge_rows as usize == theirs.knowledge.len();
         all.then_some(&theirs.knowledge)
@@ -193,7 +194,7 @@ impl Session {
     }
 
     /// Notes what our Hello says: standing and knowledge are one snapshot.
-    pub fn announce(&mut self, standing: Standing, knowledge: VersionVector) {
+    pub fn announce(&mut self, standing: Standing, knowledge: Arc<VersionVector>) {
         self.mine = Some((standing, knowledge));
         self.hello_due = false;
     }
@@ -221,7 +222,7 @@ impl Session {
         // Whoever introduces itself second has seen both roots and opens the walk.
         self.walking = self.mine.is_some();
         self.thorough |= hello.thorough;
-        self.theirs = Some(Theirs { hello, knowledge: VersionVector::new() });
+        self.theirs = Some(Theirs { hello, knowledge: Arc::default() });
         true
     }
 
@@ -230,7 +231,7 @@ impl Session {
         let Some(theirs) = &mut self.theirs else {
             return false;
         };
-        theirs.knowledge.join(rows);
+        Arc::make_mut(&mut theirs.knowledge).join(rows);
         theirs.knowledge.len() <= theirs.hello.knowledge_rows as usize
     }
 

@@ -69,6 +69,8 @@ pub trait Sealed {
     fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), TableError>;
     /// A value cut into chunks under `key` ‖ number.
     fn read_long(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
+    /// True iff there is a value under `key`; reads one row.
+    fn has_long(&self, key: &[u8]) -> Result<bool, TableError>;
     /// Writes a value in chunks; only chunks that changed are rewritten, surplus ones go.
     fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError>;
     /// All rows below a prefix, checksums verified, in key order.
@@ -129,6 +131,10 @@ impl Sealed for Overlay<'_> {
             value.extend_from_slice(&chunk.ok_or_else(lost)?);
         }
         Ok(Some(value))
+    }
+
+    fn has_long(&self, key: &[u8]) -> Result<bool, TableError> {
+        Ok(self.get(&chunk_key(key, 0))?.is_some())
     }
 
     fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError> {

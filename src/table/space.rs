@@ -329,7 +329,7 @@ impl Table {
 
     /// True iff the content is here.
     pub fn has_content(&self, rows: &Overlay<'_>, digest: Digest) -> Result<bool, TableError> {
-        Ok(rows.read_long(&content_key(self.number, digest))?.is_some())
+        rows.has_long(&content_key(self.number, digest))
     }
 
     /// Keeps content that some pattern refers to, and no longer wants it.

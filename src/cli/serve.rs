@@ -1,0 +1,138 @@
+//! `serve`: a node on the network and a control socket over one store, until a signal.
+//! It must never decide about patterns or peers.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+
+use serde::Serialize;
+
+use super::output::Output;
+use super::{Common, narrate};
+use crate::net::admission::load_or_create_identity;
+use crate::net::{ClusterKey, Config, KeyError, Multiaddr, Switch};
+use crate::pattern::SpaceId;
+use crate::store::{ControlServer, Fault, PatternStore, SPACE_DEFAULT, Verdict};
+
+/// Arguments of `serve`.
+#[derive(clap::Args)]
+pub(super) struct ServeArguments {
+    /// Listen here; may be given several times, port 0 takes any. The default is reachable from
+    /// this machine only: give /ip4/0.0.0.0/tcp/PORT for others.
+    #[arg(long, value_name = "MULTIADDR", default_value = "/ip4/127.0.0.1/tcp/0")]
+    listen: Vec<String>,
+    /// Stay connected to this peer; may be given several times.
+    #[arg(long, value_name = "MULTIADDR")]
+    peer: Vec<String>,
+    /// The secret that admits to the cluster, made if it is not there [default: cluster.key in the
+    /// store].
+    #[arg(long, value_name = "FILE")]
+    cluster_key: Option<PathBuf>,
+    /// Find peers on the local network.
+    #[arg(long)]
+    mdns: bool,
+    #[arg(long, hide = true)]
+    no_gossip: bool,
+    #[arg(long, hide = true)]
+    no_sessions: bool,
+}
+
+/// The one line that says the node is ready.
+#[derive(Serialize)]
+struct ReadyRow {
+    peer_id: String,
+    listen: Vec<String>,
+    store: String,
+    control: String,
+}
+
+pub(super) fn serve(
+    common: &Common,
+    arguments: &ServeArguments,
+    out: &mut Output,
+) -> Result<Verdict, Fault> {
+    let dir = common.store()?;
+    let listen = addresses(&arguments.listen)?;
+    let peers = addresses(&arguments.peer)?;
+    let spaces = common.space.iter().map(|space| SpaceId::new(space));
+    let spaces = spaces.collect::<Result<Vec<_>, _>>()?;
+    // Before anything else, so that a signal is never lost.
+    let (signal, signalled) = channel();
+    // A second signal finds the channel full of meaning already.
+    ctrlc::set_handler(move || drop(signal.send(())))
+        .map_err(|error| Fault::Io(format!("listen for signals: {error}")))?;
+    let store = PatternStore::open(dir)?;
+    let mut config = network_config(dir, arguments.cluster_key.as_deref())?;
+    config.listen = listen;
+    config.peers = peers;
+    config.mdns = switch(arguments.mdns);
+    config.gossip = switch(!arguments.no_gossip);
+    config.sessions = switch(!arguments.no_sessions);
+    create_spaces(&store, spaces)?;
+    store.join(config)?;
+    let control = ControlServer::start(&store)
+        .map_err(|error| Fault::Io(format!("open the control socket: {error}")))?;
+    announce(&store, &control, out)?;
+    // Also when the handler is gone: then nobody could tell us to stop.
+    let _ = signalled.recv();
+    narrate("stopping");
+    drop(control);
+    store.close();
+    Ok(Verdict::Yes)
+}
+
+/// The identity and the cluster key of a store, made where they are not there yet.
+pub(super) fn network_config(dir: &Path, cluster_key: Option<&Path>) -> Result<Config, Fault> {
+    let failed = |error: KeyError| Fault::Io(error.to_string());
+    let identity = load_or_create_identity(&dir.join("identity.key")).map_err(failed)?;
+    let default = dir.join("cluster.key");
+    let path = cluster_key.unwrap_or(&default);
+    let is_new = !path.exists();
+    let key = ClusterKey::load_or_create(path).map_err(failed)?;
+    if is_new {
+        narrate(&format!("made a cluster key: copy {} to your other nodes", path.display()));
+    }
+    Ok(Config::new(identity, key))
+}
+
+/// A store without spaces would have nothing to receive.
+fn create_spaces(store: &PatternStore, mut spaces: Vec<SpaceId>) -> Result<(), Fault> {
+    if spaces.is_empty() && store.spaces().is_empty() {
+        spaces.push(SpaceId::new(SPACE_DEFAULT)?);
+    }
+    for space in spaces {
+        store.create_space(&space)?;
+    }
+    Ok(())
+}
+
+fn announce(
+    store: &PatternStore,
+    control: &ControlServer,
+    out: &mut Output,
+) -> Result<(), Fault> {
+    let (id, status) = store.network_status()?.ok_or(crate::net::NetError::Stopped)?;
+    let full = |address: &Multiaddr| format!("{address}/p2p/{id}");
+    let row = ReadyRow {
+        peer_id: id.to_string(),
+        listen: status.listen_addrs.iter().map(full).collect(),
+        store: store.home().map(|home| home.display().to_string()).unwrap_or_default(),
+        control: control.path().display().to_string(),
+    };
+    let row = serde_json::to_string(&row).map_err(std::io::Error::from)?;
+    writeln!(out, "{row}")?;
+    Ok(out.flush()?)
+}
+
+pub(super) fn addresses(texts: &[String]) -> Result<Vec<Multiaddr>, Fault> {
+    let parse = |text: &String| {
+        let hint = "an address looks like /ip4/192.0.2.1/tcp/4001";
+        let bad = |error| Fault::Usage(format!("read the address {text:?}: {error}; {hint}"));
+        text.parse().map_err(bad)
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn switch(on: bool) -> Switch {
+    if on { Switch::On } else { Switch::Off }
+}

@@ -1,0 +1,146 @@
+//! Everything about a store in one object.
+//! It must never read a pattern: it costs the same however many there are.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::rows::put;
+use super::{Fault, Verdict};
+use crate::codec::dump::hex_u64;
+use crate::pattern::{Encoding, Shape};
+use crate::replica::View;
+use crate::store::PatternStore;
+
+#[derive(Serialize)]
+struct StatusRow {
+    replica: String,
+    store: Option<String>,
+    store_bytes: u64,
+    /// Why the store takes no more writes.
+    read_only: Option<String>,
+    spaces: Vec<SpaceRow>,
+    network: Option<NetworkRow>,
+}
+
+#[derive(Serialize)]
+struct SpaceRow {
+    space: String,
+    root: String,
+    knowledge_hash: String,
+    patterns: u64,
+    contexts: u64,
+    residue: u64,
+    wants: u64,
+    holes: u64,
+    shape: Option<ShapeRow>,
+    actors: u64,
+    version: u64,
+    sessions: u64,
+    sessions_ended: u64,
+    sessions_broken: u64,
+    divergences: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+#[derive(Serialize)]
+struct ShapeRow {
+    dimension: u32,
+    encoding: &'static str,
+}
+
+#[derive(Serialize)]
+pub(super) struct NetworkRow {
+    peer_id: String,
+    listen: Vec<String>,
+    refused: u64,
+    sessions: u64,
+    pub(super) peers: Vec<PeerRow>,
+}
+
+#[derive(Serialize)]
+pub(super) struct PeerRow {
+    peer_id: String,
+    address: Option<String>,
+    connected: bool,
+    subscribed: bool,
+    isolated: bool,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+pub(super) fn status(store: &PatternStore, out: &mut dyn Write) -> Result<Verdict, Fault> {
+    let spaces = store.spaces();
+    let rows = spaces.iter().filter_map(|space| {
+        let name = space.as_str().to_owned();
+        store.view(space, |view| space_row(name, view))
+    });
+    let row = StatusRow {
+        replica: hex_u64(store.replica_id().0),
+        store: store.home().map(|home| home.display().to_string()),
+        store_bytes: store.bytes_on_disk(),
+        read_only: store.failure(),
+        spaces: rows.collect(),
+        network: network(store)?,
+    };
+    put(out, &row)?;
+    Ok(Verdict::Yes)
+}
+
+fn space_row(space: String, view: &View<'_>) -> SpaceRow {
+    let counts = view.counts();
+    SpaceRow {
+        space,
+        root: view.root().to_string(),
+        knowledge_hash: hex_u64(view.knowledge_hash()),
+        patterns: view.len(),
+        contexts: counts.contexts,
+        residue: counts.residue,
+        wants: counts.wants,
+        holes: counts.holes,
+        shape: view.shape().map(shape_row),
+        actors: view.knowledge().len() as u64,
+        version: view.version(),
+        sessions: counts.sessions,
+        sessions_ended: counts.sessions_ended,
+        sessions_broken: counts.sessions_broken,
+        divergences: counts.divergences,
+        bytes_in: counts.bytes_in,
+        bytes_out: counts.bytes_out,
+    }
+}
+
+fn shape_row(shape: Shape) -> ShapeRow {
+    let encoding = match shape.encoding {
+        Encoding::F32 => "f32",
+    };
+    ShapeRow { dimension: shape.dimension, encoding }
+}
+
+#[cfg(feature = "net")]
+pub(super) fn network(store: &PatternStore) -> Result<Option<NetworkRow>, Fault> {
+    let Some((id, status)) = store.network_status()? else { return Ok(None) };
+    let peers = status.peers.iter().map(|peer| PeerRow {
+        peer_id: peer.id.to_string(),
+        address: peer.addr.as_ref().map(ToString::to_string),
+        connected: peer.connected,
+        subscribed: peer.subscribed,
+        isolated: peer.isolated,
+        bytes_in: peer.bytes_in,
+        bytes_out: peer.bytes_out,
+    });
+    let full = |address: &crate::net::Multiaddr| format!("{address}/p2p/{id}");
+    Ok(Some(NetworkRow {
+        peer_id: id.to_string(),
+        listen: status.listen_addrs.iter().map(full).collect(),
+        refused: status.refused,
+        sessions: status.sessions as u64,
+        peers: peers.collect(),
+    }))
+}
+
+#[cfg(not(feature = "net"))]
+fn network(_: &PatternStore) -> Result<Option<NetworkRow>, Fault> {
+    Ok(None)
+}

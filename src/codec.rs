@@ -3,6 +3,7 @@
 
 mod bytes;
 mod delta;
+pub mod dump;
 
 pub mod frame;
 mod hash;

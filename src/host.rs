@@ -84,6 +84,8 @@ pub enum Reply {
     Session(Option<SessionId>),
 }
 
+type Stepped<T> = Result<T, TableError>;
+
 /// One node's spaces over one disk.
 pub struct Host {
     disk: Box<dyn Disk>,
@@ -181,7 +183,7 @@ impl Host {
     fn with<T>(
         &mut self,
         space: &SpaceId,
-        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Result<T, TableError>,
+        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<T>,
     ) -> Result<T, StepError> {
         let Some(replica) = self.replicas.get_mut(space) else {
             return Err(StepError::NoSpace(space.clone()));
@@ -279,7 +281,7 @@ impl Host {
     fn in_session(
         &mut self,
         session: SessionId,
-        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Result<(), TableError>,
+        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<()>,
     ) -> Result<(), StepError> {
         let owner = self.replicas.iter().find(|(_, replica)| replica.has_session(session));
         match owner.map(|(space, _)| space.clone()) {

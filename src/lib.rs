@@ -18,8 +18,8 @@ pub mod index;
 
 #[path = "../migrations/mod.rs"]
 pub mod migrations;
-
 pub mod port;
+
 pub mod sync;
 pub mod table;
 
@@ -31,3 +31,9 @@ pub mod engine;
 
 #[cfg(feature = "net")]
 pub mod net;
+
+#[cfg(feature = "store")]
+pub mod store;
+
+#[cfg(feature = "cli")]
+pub mod cli;

@@ -11,9 +11,9 @@ mod network;
 mod query;
 mod space;
 mod spool;
-mod verify;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,11 +34,11 @@ use crate::table::TableError;
 pub use crate::codec::dump::{DumpError, DumpMode};
 pub use crate::engine::WriteError;
 #[cfg(unix)]
-pub use control::SOCKET_NAME;
-#[cfg(unix)]
 pub(crate) use control::Client;
 #[cfg(unix)]
 pub use control::ControlServer;
+#[cfg(unix)]
+pub use control::SOCKET_NAME;
 pub use load::{LoadError, LoadReport};
 #[cfg(feature = "net")]
 pub(crate) use network::SpaceSync;
@@ -180,11 +180,8 @@ impl PatternStore {
     ) -> Result<Self, OpenError> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(OpenError::Random)?;
-        let options = EngineOptions {
-            seed: u64::from_le_bytes(seed),
-            replica,
-            clock: Arc::new(now),
-        };
+        let options =
+            EngineOptions { seed: u64::from_le_bytes(seed), replica, clock: Arc::new(now) };
         let inner = Inner {
             engine: Engine::start(disk, options)?,
             home,

@@ -126,7 +126,8 @@ fn expected(files: &[&Path]) -> BTreeMap<String, Expected> {
                 .iter()
                 .map(|episode| episode.as_str().unwrap().to_owned())
                 .collect();
-            let units = (row["confidence"].as_f64().unwrap() * f64::from(1 << 30)).round_ties_even();
+            let confidence = row["confidence"].as_f64().unwrap();
+            let units = (confidence * f64::from(1 << 30)).round_ties_even();
             pattern.opinions.push((units as u128, cited.len() as u128));
             pattern.episodes.extend(cited);
         }
@@ -143,7 +144,7 @@ fn dumped(dump: &[u8]) -> BTreeMap<String, Value> {
 }
 
 fn episodes_of(row: &Value) -> BTreeSet<String> {
-    let name = |entry: &Value| entry["episode"].as_str().unwrap_or_default().to_owned();
+    let name = |entry: &Value| entry["id"].as_str().unwrap_or_default().to_owned();
     row["episodes"].as_array().unwrap().iter().map(name).collect()
 }
 
@@ -237,7 +238,8 @@ fn edit_while_b_is_away(
     std::fs::write(&path, fresh).unwrap();
     load(store, &path);
     for row in &rows[50..70] {
-        let (id, episode) = (row["pattern"].as_str().unwrap(), row["episodes"][0].as_str().unwrap());
+        let id = row["pattern"].as_str().unwrap();
+        let episode = row["episodes"][0].as_str().unwrap();
         ok(store, &["retract", "--space", "kjv", id, episode]);
         oracle.get_mut(id).unwrap().episodes.remove(episode);
     }
@@ -299,8 +301,10 @@ fn with_sessions_off_a_live_edit_arrives_by_gossip() {
     let line = |name: &str, i: u32| {
         let path = dir.path().join(format!("{name}.jsonl"));
         let row = format!(
-            r#"{{"pattern":"p{i}","episodes":["e{i}"],"embedding":[0.5,1.0],"confidence":0.5}}"#
-        );
+            r#"{{"pattern":"p{i}","episodes":["e{i}"],"embedding":[0.5,1.0],"confidence":0.5,
+                "last_consolidated":"2026-11-01T00:00:00Z"}}"#
+        )
+        .replace('\n', "");
         std::fs::write(&path, row + "\n").unwrap();
         path
     };
@@ -332,7 +336,10 @@ fn wait(mut until: impl FnMut() -> bool, complaint: &str) {
 fn bad_input_names_the_thing_ends_with_its_code_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
-    let good = r#"{"pattern":"p","episodes":["e"],"embedding":[0.5,1.0],"confidence":0.5}"#;
+    let good = concat!(
+        r#"{"pattern":"p","episodes":["e"],"embedding":[0.5,1.0],"confidence":0.5,"#,
+        r#""last_consolidated":"2026-11-01T00:00:00Z"}"#
+    );
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -343,7 +350,8 @@ fn bad_input_names_the_thing_ends_with_its_code_and_changes_nothing() {
     let row = |pattern: &str, episodes: &str, embedding: &str, confidence: &str| {
         format!(
             "{{\"pattern\":{pattern},\"episodes\":[{episodes}],\
-             \"embedding\":[{embedding}],\"confidence\":{confidence}}}\n"
+             \"embedding\":[{embedding}],\"confidence\":{confidence},\
+             \"last_consolidated\":\"2026-11-01T00:00:00Z\"}}\n"
         )
     };
     let long = format!("\"{}\"", "x".repeat(257));
@@ -364,18 +372,18 @@ fn bad_input_names_the_thing_ends_with_its_code_and_changes_nothing() {
         let path = file(name, input.replace("line 1", "line 2").as_bytes());
         let output = run(&store, &["load", "--as-observations", &path]);
         let said = String::from_utf8_lossy(&output.stderr).to_string();
-        assert_eq!(code(&output), 2, "{name}: {said}");
+        assert_eq!(code(&output), 14, "{name}: {said}");
         assert!(said.contains(&named.replace("line 1", "line 2")), "{name}: {said}");
         assert_eq!(ok(&store, &["root"]), root, "{name} changed the store");
     }
     let path = file("latin1", b"{\"pattern\":\"caf\xe9\"}\n");
     let output = run(&store, &["load", "--as-observations", &path]);
-    assert_eq!(code(&output), 2);
+    assert_eq!(code(&output), 14);
     assert!(String::from_utf8_lossy(&output.stderr).contains("UTF-8"));
     let dump = ok(&store, &["dump"]);
     let cut = &dump[..dump.len() - 20];
     let output = run(&dir.path().join("fresh"), &["load", &file("cut.jsonl", cut)]);
-    assert_eq!(code(&output), 2, "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(code(&output), 14, "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(ok(&store, &["root"]), root);
 }
 

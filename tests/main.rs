@@ -5,5 +5,7 @@
 
 mod tidy;
 
+#[cfg(feature = "cli")]
+mod cli;
 mod convergence;
 mod world;

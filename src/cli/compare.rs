@@ -62,9 +62,8 @@ fn digests(common: &Common, path: &std::path::Path) -> Result<BTreeMap<String, S
     let source = Source::find(path, Purpose::Read)?;
     let query = Query::Digests { space: source.space(common.space()?) };
     let mut rows = Vec::new();
-    let named = |fault: Fault| {
-        Fault::from_code(fault.code(), format!("read {}: {fault}", path.display()))
-    };
+    let named =
+        |fault: Fault| Fault::from_code(fault.code(), format!("read {}: {fault}", path.display()));
     source.ask(&query, Input::None, &mut rows).map_err(named)?;
     let mut digests = BTreeMap::new();
     for line in rows.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Common;
 use super::output::Output;
 use super::source::{Purpose, Source};
 use super::table::Layout;
-use super::{Common, Format};
 use crate::store::{Fault, Input, Query, Verdict};
 
 /// A source in place of `--store`.
@@ -100,14 +100,8 @@ pub(super) fn status(
     out: &mut Output,
 ) -> Result<Verdict, Fault> {
     let source = source.find(common)?;
-    let layout = Layout::Block(&[
-        "replica",
-        "store",
-        "store_bytes",
-        "read_only",
-        "spaces",
-        "network",
-    ]);
+    let layout =
+        Layout::Block(&["replica", "store", "store_bytes", "read_only", "spaces", "network"]);
     out.rows(&layout, |rows| source.ask(&Query::Status, Input::None, rows))
 }
 
@@ -118,13 +112,11 @@ pub(super) fn verify(
 ) -> Result<Verdict, Fault> {
     let source = source.find(common)?;
     let space = common.space()?.map(str::to_owned);
-    let fields = if out.format() == Format::Table {
-        &["space", "sound", "records", "patterns", "contents", "wants", "holes", "findings"][..]
-    } else {
-        &[]
-    };
+    let layout = Layout::Columns(&[
+        "space", "sound", "records", "patterns", "contents", "wants", "holes", "findings",
+    ]);
     let query = Query::Verify { space };
-    out.rows(&Layout::Columns(fields), |rows| source.ask(&query, Input::None, rows))
+    out.rows(&layout, |rows| source.ask(&query, Input::None, rows))
 }
 
 #[cfg(feature = "net")]

@@ -20,10 +20,6 @@ impl Output {
         Self { out, format, closed: false }
     }
 
-    pub(super) fn format(&self) -> Format {
-        self.format
-    }
-
     /// True once nobody reads any more.
     pub(super) fn is_closed(&self) -> bool {
         self.closed

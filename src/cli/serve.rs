@@ -58,11 +58,13 @@ pub(super) fn serve(
     let spaces = spaces.collect::<Result<Vec<_>, _>>()?;
     // Before anything else, so that a signal is never lost.
     let (signal, signalled) = channel();
-    // A second signal finds the channel full of meaning already.
-    ctrlc::set_handler(move || drop(signal.send(())))
-        .map_err(|error| Fault::Io(format!("listen for signals: {error}")))?;
+    // Nobody is left to be told once we are stopping.
+    ctrlc::set_handler(move || {
+        let _ = signal.send(());
+    })
+    .map_err(|error| Fault::Io(format!("listen for signals: {error}")))?;
     let store = PatternStore::open(dir)?;
-    let mut config = network_config(dir, arguments.cluster_key.as_deref())?;
+    let mut config = network_config(dir, arguments.cluster_key.as_deref(), NewKey::Make)?;
     config.listen = listen;
     config.peers = peers;
     config.mdns = switch(arguments.mdns);
@@ -81,13 +83,33 @@ pub(super) fn serve(
     Ok(Verdict::Yes)
 }
 
+/// What happens where there is no cluster key yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum NewKey {
+    /// It is made: this node may be the first of its cluster.
+    Make,
+    /// It must be there: a peer has it.
+    Refuse,
+}
+
 /// The identity and the cluster key of a store, made where they are not there yet.
-pub(super) fn network_config(dir: &Path, cluster_key: Option<&Path>) -> Result<Config, Fault> {
+pub(super) fn network_config(
+    dir: &Path,
+    cluster_key: Option<&Path>,
+    new: NewKey,
+) -> Result<Config, Fault> {
     let failed = |error: KeyError| Fault::Io(error.to_string());
     let identity = load_or_create_identity(&dir.join("identity.key")).map_err(failed)?;
     let default = dir.join("cluster.key");
     let path = cluster_key.unwrap_or(&default);
     let is_new = !path.exists();
+    if is_new && new == NewKey::Refuse {
+        let path = path.display();
+        let message = format!(
+            "find the cluster key {path}: copy the peer's there, or name it with --cluster-key"
+        );
+        return Err(Fault::Refused(message));
+    }
     let key = ClusterKey::load_or_create(path).map_err(failed)?;
     if is_new {
         narrate(&format!("made a cluster key: copy {} to your other nodes", path.display()));
@@ -106,11 +128,7 @@ fn create_spaces(store: &PatternStore, mut spaces: Vec<SpaceId>) -> Result<(), F
     Ok(())
 }
 
-fn announce(
-    store: &PatternStore,
-    control: &ControlServer,
-    out: &mut Output,
-) -> Result<(), Fault> {
+fn announce(store: &PatternStore, control: &ControlServer, out: &mut Output) -> Result<(), Fault> {
     let (id, status) = store.network_status()?.ok_or(crate::net::NetError::Stopped)?;
     let full = |address: &Multiaddr| format!("{address}/p2p/{id}");
     let row = ReadyRow {

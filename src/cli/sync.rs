@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Common;
 use super::output::Output;
-use super::serve::{addresses, network_config};
+use super::serve::{NewKey, addresses, network_config};
 use super::source::{Purpose, Source};
 use super::table::Layout;
 use crate::store::{Fault, Input, PatternStore, Query, Verdict};
@@ -44,7 +44,7 @@ pub(super) fn sync(
     }
     if let Source::Open(store) = &source {
         let key = arguments.cluster_key.as_deref();
-        store.join(network_config(common.store()?, key)?)?;
+        store.join(network_config(common.store()?, key, NewKey::Refuse)?)?;
     }
     let query = Query::Sync { address: arguments.peer.clone(), space };
     let layout = Layout::Columns(&[

@@ -11,8 +11,6 @@ pub(super) enum Layout {
     Columns(&'static [&'static str]),
     /// One block a row, with these fields as lines; a field of objects is a table of its own.
     Block(&'static [&'static str]),
-    /// As they are: text already.
-    Text,
 }
 
 /// The longest text of a cell, in characters; more is cut.
@@ -27,7 +25,6 @@ pub(super) fn write_table(rows: &[u8], layout: &Layout, out: &mut dyn Write) -> 
         lines.map(serde_json::from_slice::<Value>).collect::<Result<Vec<_>, _>>()
     };
     match layout {
-        Layout::Text => out.write_all(rows),
         Layout::Columns(fields) => columns(&parsed()?, fields, "", out),
         Layout::Block(fields) => parsed()?.iter().try_for_each(|row| block(row, fields, "", out)),
     }

@@ -110,11 +110,7 @@ pub(super) fn dump(
 }
 
 /// Writes beside the target, syncs and renames, so that no reader ever sees half a dump.
-fn dump_to_file(
-    source: &Source,
-    query: &Query,
-    path: &Path,
-) -> Result<io::Result<Verdict>, Fault> {
+fn dump_to_file(source: &Source, query: &Query, path: &Path) -> Result<io::Result<Verdict>, Fault> {
     let mut beside: OsString = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let file = match File::create(&beside) {

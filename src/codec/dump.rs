@@ -130,8 +130,10 @@ pub enum DumpError {
         reason: String,
     },
     /// It begins a dump of another version of this format.
-    #[error("read line {line}: a dump of schema {found}; this release reads schema {SCHEMA}, \
-        so load it with the release that wrote it")]
+    #[error(
+        "read line {line}: a dump of schema {found}; this release reads schema {SCHEMA}, \
+        so load it with the release that wrote it"
+    )]
     OtherSchema {
         /// Which line, from 1.
         line: u64,

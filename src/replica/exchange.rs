@@ -166,7 +166,8 @@ impl Replica {
         let Some(mut live) = self.sessions.remove(&session) else {
             return;
         };
-        tracing::warn!(space = %self.id(), peer = live.peer.0, detail = why.1, "broke off a session");
+        let space = self.id();
+        tracing::warn!(%space, peer = live.peer.0, detail = why.1, "broke off a session");
         if live.credit > 0 {
             let detail: String = why.1.chars().take(64).collect();
             let frame = Envelope { frame: Frame::Refuse(why.0, detail), ends_turn: true };

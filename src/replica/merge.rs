@@ -182,7 +182,8 @@ impl Replica {
         old: Actor,
         rows: &mut Overlay<'_>,
     ) -> Result<(), TableError> {
-        tracing::warn!(space = %self.table.id(), actor = old.0, "another claims events of our actor");
+        let space = self.table.id();
+        tracing::warn!(%space, actor = old.0, "another claims events of our actor");
         self.counts.actor_claims += 1;
         self.actor = None;
         self.counter = 0;

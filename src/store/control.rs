@@ -39,7 +39,8 @@ pub struct ControlServer {
 impl ControlServer {
     /// Listens in the directory of the store, which must be on disk. Only its owner may connect.
     pub fn start(store: &PatternStore) -> io::Result<Self> {
-        let home = store.home().ok_or_else(|| io::Error::other("a store in memory has no place"))?;
+        let home =
+            store.home().ok_or_else(|| io::Error::other("a store in memory has no place"))?;
         let path = home.join(SOCKET_NAME);
         let listener = listen(home, &path)?;
         let stop = Arc::new(AtomicBool::new(false));

@@ -7,9 +7,7 @@ use std::ops::ControlFlow;
 use super::space::contents_of;
 use super::spool::Spool;
 use super::{DumpMode, PatternStore, ReadError};
-use crate::codec::dump::{
-    End, Header, encode_end, encode_header, encode_pattern, encode_values,
-};
+use crate::codec::dump::{End, Header, encode_end, encode_header, encode_pattern, encode_values};
 use crate::pattern::{Pattern, PatternId, SpaceId};
 use crate::replica::View;
 

@@ -49,15 +49,19 @@ pub enum LoadError {
         rule: String,
     },
     /// The dump holds values for people only.
-    #[error("load line {line}: a dump of values leaves out what loading needs; \
-        dump without --values")]
+    #[error(
+        "load line {line}: a dump of values leaves out what loading needs; \
+        dump without --values"
+    )]
     ValuesOnly {
         /// Which line.
         line: u64,
     },
     /// The dump is of another space than the one named.
-    #[error("load a dump of space {found} into space {wanted}: events belong to their space; \
-        leave --space out")]
+    #[error(
+        "load a dump of space {found} into space {wanted}: events belong to their space; \
+        leave --space out"
+    )]
     OtherSpace {
         /// Its space.
         found: SpaceId,
@@ -65,8 +69,10 @@ pub enum LoadError {
         wanted: SpaceId,
     },
     /// An embedding does not fit the space.
-    #[error("read line {line} (pattern {pattern:?}): an embedding of {found} dimensions; \
-        space {space} holds {expected}")]
+    #[error(
+        "read line {line} (pattern {pattern:?}): an embedding of {found} dimensions; \
+        space {space} holds {expected}"
+    )]
     Shape {
         /// Which line.
         line: u64,
@@ -277,11 +283,7 @@ impl Applying {
         self.batch.states.len() >= BATCH_PATTERNS || self.bytes >= BATCH_BYTES
     }
 
-    fn flush(
-        &mut self,
-        store: &PatternStore,
-        report: &mut LoadReport,
-    ) -> Result<(), WriteError> {
+    fn flush(&mut self, store: &PatternStore, report: &mut LoadReport) -> Result<(), WriteError> {
         let next = Absorb { floor: self.floor.clone(), ..Absorb::default() };
         let batch = std::mem::replace(&mut self.batch, next);
         self.bytes = 0;
@@ -292,11 +294,7 @@ impl Applying {
 
     /// What the dump does not name is dead where it comes from, as far as its knowledge goes: that
     /// is joined too before the knowledge is taken over, with the last batch.
-    fn finish(
-        mut self,
-        store: &PatternStore,
-        report: &mut LoadReport,
-    ) -> Result<(), LoadError> {
+    fn finish(mut self, store: &PatternStore, report: &mut LoadReport) -> Result<(), LoadError> {
         let held = store.view_or_refuse(&self.space, live_ids)?;
         for id in held {
             if !self.seen.contains(&id) {

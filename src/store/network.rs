@@ -102,10 +102,8 @@ impl PatternStore {
                 Err(RecvTimeoutError::Disconnected) => {}
                 Err(RecvTimeoutError::Timeout) => return sum,
             }
-            let is_final = matches!(
-                sum.outcome,
-                Some(Outcome::Equal | Outcome::Complete | Outcome::Diverged)
-            );
+            let is_final =
+                matches!(sum.outcome, Some(Outcome::Equal | Outcome::Complete | Outcome::Diverged));
             if is_final || Instant::now() >= deadline {
                 return sum;
             }

@@ -103,9 +103,8 @@ fn two_dumps_in_either_order_make_the_same_bytes() {
     let (left, right) = (loaded(&first).unwrap(), loaded(&second).unwrap());
     left.load(None, &mut Cursor::new(&second)).unwrap();
     right.load(None, &mut Cursor::new(&first)).unwrap();
-    let of = |store: &PatternStore| {
-        dumped(store, &store.space("default").unwrap(), DumpMode::State)
-    };
+    let of =
+        |store: &PatternStore| dumped(store, &store.space("default").unwrap(), DumpMode::State);
     assert_eq!(of(&left), of(&right));
     assert_eq!(left.space("default").unwrap().len(), 4);
 }

@@ -7,9 +7,7 @@ use serde::Deserialize;
 
 use super::DumpError;
 use super::read::{invalid, json, name_in, text_of};
-use crate::pattern::{
-    Content, EPISODES_MAX, EpisodeId, Observation, PatternId, Ratio, SpaceId,
-};
+use crate::pattern::{Content, EPISODES_MAX, EpisodeId, Observation, PatternId, Ratio, SpaceId};
 
 /// The fields such a line may have, those in brackets at will.
 pub const OBSERVATION_FIELDS: &str = "pattern, episodes, confidence, last_consolidated \

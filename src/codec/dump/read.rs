@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     ContentWire, DumpError, DumpMode, End, EndWire, EpisodeWire, Header, HeaderWire,
-    LINE_BYTES_MAX, Line, OpinionWire, PatternLine, PatternWire, SCHEMA, ShapeWire,
-    encoding_named, iso_utc,
+    LINE_BYTES_MAX, Line, OpinionWire, PatternLine, PatternWire, SCHEMA, ShapeWire, encoding_named,
+    iso_utc,
 };
 use crate::codec::content_digest;
 use crate::lattice::VersionVector;
@@ -28,8 +28,12 @@ pub fn decode_line(bytes: &[u8], line: u64) -> Result<Line, DumpError> {
             let end = End { patterns: wire.patterns, root: wire.root.0 };
             wire.end.then_some(Line::End(end)).ok_or_else(cut)
         }
-        _ => Err(invalid(line, None, "it is no line of a dump, which starts with schema, pattern \
-            or end; for plain observations use load --as-observations")),
+        _ => Err(invalid(
+            line,
+            None,
+            "it is no line of a dump, which starts with schema, pattern \
+            or end; for plain observations use load --as-observations",
+        )),
     }
 }
 
@@ -38,7 +42,8 @@ pub(super) fn text_of(bytes: &[u8], line: u64) -> Result<&str, DumpError> {
     if bytes.len() > LINE_BYTES_MAX {
         return Err(DumpError::TooLong { line });
     }
-    let not_utf8 = |error: std::str::Utf8Error| DumpError::NotUtf8 { line, at: error.valid_up_to() };
+    let not_utf8 =
+        |error: std::str::Utf8Error| DumpError::NotUtf8 { line, at: error.valid_up_to() };
     std::str::from_utf8(bytes).map_err(not_utf8)
 }
 

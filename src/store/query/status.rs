@@ -42,6 +42,8 @@ struct SpaceRow {
     divergences: u64,
     bytes_in: u64,
     bytes_out: u64,
+    parts_in: u64,
+    parts_out: u64,
 }
 
 #[derive(Serialize)]
@@ -108,6 +110,8 @@ fn space_row(space: String, view: &View<'_>) -> SpaceRow {
         divergences: counts.divergences,
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
+        parts_in: counts.parts_in,
+        parts_out: counts.parts_out,
     }
 }
 

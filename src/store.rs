@@ -2,12 +2,14 @@
 //! It must never know how states converge; it names spaces, batches and files.
 
 #[cfg(unix)]
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line is the client"))]
 mod control;
 mod dump;
 mod lines;
 mod load;
 #[cfg(feature = "net")]
 mod network;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks the rest"))]
 mod query;
 mod space;
 mod spool;
@@ -33,7 +35,7 @@ use crate::table::TableError;
 
 pub use crate::codec::dump::{DumpError, DumpMode};
 pub use crate::engine::WriteError;
-#[cfg(unix)]
+#[cfg(all(unix, any(feature = "cli", test)))]
 pub(crate) use control::Client;
 #[cfg(unix)]
 pub use control::ControlServer;
@@ -42,7 +44,9 @@ pub use control::SOCKET_NAME;
 pub use load::{LoadError, LoadReport};
 #[cfg(feature = "net")]
 pub(crate) use network::SpaceSync;
-pub(crate) use query::{Fault, Input, LoadKind, Query, SPACE_DEFAULT, Verdict, answer};
+pub(crate) use query::{Fault, Input, Query, Verdict, answer};
+#[cfg(any(feature = "cli", test))]
+pub(crate) use query::{LoadKind, SPACE_DEFAULT};
 pub use space::{Applied, PatternView, Patterns, Space};
 pub use verify::VerifyReport;
 
@@ -267,7 +271,9 @@ impl PatternStore {
 }
 
 fn tree_bytes(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {

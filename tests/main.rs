@@ -8,4 +8,8 @@ mod tidy;
 #[cfg(feature = "cli")]
 mod cli;
 mod convergence;
+mod cost;
+mod golden;
+mod migrations;
+mod wire;
 mod world;

@@ -4,7 +4,6 @@
 mod memories;
 mod node;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};

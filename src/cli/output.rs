@@ -25,20 +25,20 @@ impl Output {
         self.closed
     }
 
-    /// Runs what makes rows, and prints them in the layout or as they are.
+    /// Runs what answers in rows, and prints them in the layout or as they are.
     pub(super) fn rows<T>(
         &mut self,
         layout: &Layout,
-        make: impl FnOnce(&mut dyn Write) -> Result<T, Fault>,
+        ask: impl FnOnce(&mut dyn Write) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         if self.format == Format::Json {
-            return make(self);
+            return ask(self);
         }
         let mut rows = Vec::new();
-        let made = make(&mut rows);
+        let answered = ask(&mut rows);
         // Rows that came before a fault are true all the same.
         write_table(&rows, layout, self)?;
-        made
+        answered
     }
 
     /// Hands everything over.

@@ -55,10 +55,7 @@ pub(super) fn load(
     }
     let source = Source::find(common.store()?, Purpose::Fill)?;
     let space = common.space()?.map(str::to_owned);
-    let kind = match arguments.as_observations {
-        true => LoadKind::Observations,
-        false => LoadKind::Dumps,
-    };
+    let kind = if arguments.as_observations { LoadKind::Observations } else { LoadKind::Dumps };
     let query = Query::Load { space, kind };
     out.rows(&Layout::Columns(WRITTEN), |rows| {
         for (name, file) in inputs {

@@ -1,6 +1,7 @@
 //! Sessions, hearing: a frame becomes joined states and notes of what is owed in return.
 //! It must never know how frames travel, nor speak before its turn.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Replica;
@@ -11,7 +12,7 @@ use crate::codec::frame::{
 use crate::codec::{key_hash, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
-use crate::pattern::{Content, KeyHash, Pattern};
+use crate::pattern::{Content, KeyHash, Pattern, ReplicaId};
 use crate::port::SessionId;
 use crate::table::TableError;
 
@@ -349,15 +350,32 @@ fn rebuild(
         return honest.then(|| Some(part.state.clone())).ok_or_else(lie);
     }
     let assumed = mine.map(|mine| mine.filtered(|dot| announced.covers(dot)));
-    let mut theirs = part.state.clone();
-    if let Some(assumed) = &assumed {
-        theirs.overlay(assumed);
-    }
-    if state_digest(&theirs) == part.digest {
-        return Ok(Some(theirs));
+    for guess in guesses(part, assumed.as_ref()) {
+        let mut theirs = part.state.clone();
+        theirs.overlay(&guess);
+        if state_digest(&theirs) == part.digest {
+            return Ok(Some(theirs));
+        }
     }
     // Entries left out there are known here, and dead: without live ones of ours among them there
     // is nothing to mistake.
     let clear = assumed.is_none_or(|assumed| assumed.is_dead());
     Ok(clear.then(|| part.state.clone()))
+}
+
+/// What the sender may hold of the entries it left out, likeliest first; the digest decides. A
+/// fresh opinion has most likely replaced its replica's older one, a fresh description all others.
+fn guesses(part: &Part, assumed: Option<&Pattern>) -> Vec<Pattern> {
+    let Some(assumed) = assumed else { return vec![Pattern::new(part.state.id.clone())] };
+    let fresh: BTreeSet<ReplicaId> =
+        part.state.opinions.iter().map(|voice| voice.opinion.replica).collect();
+    let mut replaced = assumed.clone();
+    replaced.opinions.retain(|voice| !fresh.contains(&voice.opinion.replica));
+    let mut redescribed = replaced.clone();
+    if !part.state.contents.is_empty() {
+        redescribed.contents.clear();
+    }
+    let mut guesses = vec![redescribed, replaced, assumed.clone()];
+    guesses.dedup();
+    guesses
 }

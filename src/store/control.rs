@@ -1,8 +1,8 @@
 //! The control socket: whoever holds the store answers for it, because its directory is locked.
 //! It must never know what a query means; it carries queries in and bytes out.
 //!
-//! Frames are a big-endian u32 length and that many bytes of MessagePack, at most 1 MiB. A client
-//! sends one query, then its input if the query takes one; the answer is rows, then an end.
+//! Frames are a big-endian u32 length and that many bytes of `MessagePack`, at most 1 MiB. A
+//! client sends one query, then its input if the query takes one; the answer is rows, then an end.
 
 mod frames;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{PatternStore, ReadError, WriteError};
 use crate::index::Index;
 use crate::pattern::{
-    Content, Digest, EpisodeId, Observation, Pattern, PatternId, SpaceId, Summary, Write,
+    Content, Digest, EpisodeId, Observation, Pattern, PatternId, Shape, SpaceId, Summary, Write,
     WriteReport, summarise,
 };
 use crate::replica::View;
@@ -69,6 +69,7 @@ pub struct Space {
     id: SpaceId,
 }
 
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a path is bound to one lifetime")]
 impl Space {
     pub(super) fn new(store: PatternStore, id: SpaceId) -> Self {
         Self { store, id }
@@ -124,6 +125,7 @@ impl Space {
     }
 
     /// All live patterns in id order, each as of the moment it is reached.
+    #[expect(clippy::iter_not_returning_iterator, reason = "listing the ids may fail")]
     pub fn iter(&self) -> Result<Patterns, ReadError> {
         Ok(Patterns { space: self.clone(), ids: self.ids()?.into_iter() })
     }
@@ -158,7 +160,13 @@ impl Space {
     }
 }
 
+#[expect(clippy::redundant_closure_for_method_calls, reason = "a path is bound to one lifetime")]
 impl PatternStore {
+    /// What embeddings of a space look like, if any was written.
+    pub(super) fn shape(&self, space: &SpaceId) -> Option<Shape> {
+        self.view(space, |view| view.shape()).flatten()
+    }
+
     /// Looks at a space under the gate; `None` where there is no such space.
     pub(super) fn view<T>(&self, space: &SpaceId, look: impl FnOnce(&View<'_>) -> T) -> Option<T> {
         self.inner.engine.read(|host| host.view(space).map(|view| look(&view)))

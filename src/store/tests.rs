@@ -7,7 +7,7 @@ use super::*;
 use crate::pattern::{Content, EpisodeId, Observation, PatternId, Ratio};
 
 fn observation(id: &str, episodes: &[&str], confidence: f64) -> Observation {
-    let embedding = [confidence as f32, 0.25, -1.5];
+    let embedding = [Ratio::new(confidence).unwrap().to_f32(), 0.25, -1.5];
     Observation {
         id: PatternId::new(id).unwrap(),
         episodes: episodes.iter().map(|episode| EpisodeId::new(episode).unwrap()).collect(),

@@ -74,7 +74,7 @@ fn begin(
         let (found, wanted) = (header.space, wanted.clone());
         return Err(LoadError::OtherSpace { found, wanted });
     }
-    let held = store.view(&header.space, |view| view.shape()).flatten();
+    let held = store.shape(&header.space);
     if let (Some(held), Some(brought)) = (held, header.shape)
         && held != brought
     {
@@ -156,9 +156,7 @@ pub(super) fn check_observations(
         let (space, observation) = decode_observation(line.bytes, line.number)?;
         let Some(content) = &observation.content else { continue };
         let space = space.unwrap_or_else(|| default.clone());
-        let held = shapes
-            .entry(space.clone())
-            .or_insert_with(|| store.view(&space, |view| view.shape()).flatten());
+        let held = shapes.entry(space.clone()).or_insert_with(|| store.shape(&space));
         let (found, expected) = (content.shape(), *held.get_or_insert(content.shape()));
         if found != expected {
             return Err(LoadError::Shape {

@@ -1,0 +1,382 @@
+//! Formats on disk: what each release wrote, byte for byte, and that this one still reads it.
+//! It must never know how rows are laid out; `migrations/v0001_genesis/layout.md` says that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use consilience::disk::{Batch, Disk};
+use consilience::host::{Host, Input, ReplicaChoice, Reply, StartError};
+use consilience::lattice::{Actor, Dot, VersionVector};
+use consilience::migrations::{FORMAT, MigrationError};
+use consilience::pattern::{
+    Citation, Content, Description, EpisodeId, Observation, Opinion, Pattern, PatternId, Ratio,
+    ReplicaId, SpaceId, Voice, Write, WriteReport, summarise,
+};
+use consilience::replica::{Absorb, View};
+use consilience::sync::{Chance, Millis};
+
+use crate::golden::{assert_golden, hex, unhex};
+use crate::world::{Medium, remove, retract};
+
+const FIXTURE: &str = "migrations/v0001_genesis/fixture.kv";
+
+/// What the fixture says of itself, typed here by hand: a fixture that was rewritten by accident
+/// does not agree with these.
+const ROOT: &str = "65cd08b8d706f33b09715294651f399c176cfcdc40160614525c9e4b23e787a9";
+const OTHER_ROOT: &str = "5b53bbeb434edc3d49b254db4a9048dca7b05989d990ab947d80086a24fcb9b8";
+const KNOWLEDGE: [(u64, u64); 2] = [(0x0bc4_ae39_18a0_287a, 9), (0xc6a4_b0f5_ccf7_aabf, 2)];
+
+fn space() -> SpaceId {
+    SpaceId::new("memories").unwrap()
+}
+
+fn other_space() -> SpaceId {
+    SpaceId::new("other-2").unwrap()
+}
+
+fn id(text: &str) -> PatternId {
+    PatternId::new(text).unwrap()
+}
+
+// ---- the history behind the fixture
+
+/// 900 numbers and a label: a value of two chunks.
+fn content(label: &str, first: u16) -> Content {
+    let number = |i: u16| f32::from((first + i * 37) % 1_000) / 512.0 - 0.5;
+    Content::new(label, &(0..900).map(number).collect::<Vec<f32>>()).unwrap()
+}
+
+fn observe(
+    name: &str,
+    episodes: impl IntoIterator<Item = String>,
+    content: Option<Content>,
+    belief: Option<(f64, f64)>,
+    at_ms: i64,
+) -> Write {
+    let ratio = |value| Ratio::new(value).unwrap();
+    Write::Observe(Observation {
+        id: id(name),
+        episodes: episodes.into_iter().map(|id| EpisodeId::new(&id).unwrap()).collect(),
+        content,
+        belief: belief.map(|(confidence, strength)| (ratio(confidence), ratio(strength))),
+        weight: None,
+        at_ms,
+    })
+}
+
+fn names(list: &[&str]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+/// 240 ids of 64 digits that share nothing: eight buckets. With one less there are four, of more
+/// than one chunk each, or nearly.
+fn many() -> Vec<String> {
+    let mut chance = Chance::new(240);
+    let mut digits = || {
+        let [a, b, c, d] = std::array::from_fn(|_| chance.draw());
+        format!("{a:016x}{b:016x}{c:016x}{d:016x}")
+    };
+    (0..240).map(|_| digits()).collect()
+}
+
+fn open(medium: &Medium, seed: u64) -> Host {
+    Host::open(Box::new(medium.clone()), seed, ReplicaChoice::Keep).unwrap()
+}
+
+fn write(host: &mut Host, space: &SpaceId, writes: Vec<Write>) -> WriteReport {
+    let reply = host.step(Millis(0), Input::Write(space.clone(), writes)).unwrap();
+    host.commit().unwrap();
+    match reply {
+        Reply::Written(report) => report,
+        other => panic!("a write answered {other:?}"),
+    }
+}
+
+fn absorb(host: &mut Host, space: &SpaceId, absorb: Absorb) {
+    host.step(Millis(0), Input::Absorb(space.clone(), absorb)).unwrap();
+    host.commit().unwrap();
+}
+
+/// Everything a host holds of a space, as a dump would hand it over.
+fn all_of(host: &Host) -> Absorb {
+    let view = host.view(&space()).unwrap();
+    let mut states = Vec::new();
+    view.for_each(&mut |pattern| {
+        states.push(pattern.clone());
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let digests = states.iter().flat_map(|state| &state.contents).map(|content| content.digest);
+    let contents = digests.filter_map(|digest| view.content(&digest).unwrap()).collect();
+    Absorb { states, contents, floor: view.knowledge().clone(), complete: true }
+}
+
+/// 150 opinions of as many replicas: registers of more than one chunk.
+fn chorus() -> Pattern {
+    let mut pattern = Pattern::new(id("chorus"));
+    for n in 1..=150 {
+        let dot = Dot::new(Actor(n << 32), n);
+        let opinion = Opinion {
+            replica: ReplicaId(n),
+            confidence: Ratio::new(0.5).unwrap(),
+            strength: Ratio::ZERO,
+            weight: u32::try_from(n).unwrap(),
+            at_ms: i64::try_from(n).unwrap() - 75,
+        };
+        pattern.opinions.push(Voice { dot, opinion });
+        pattern.context.include(dot);
+    }
+    pattern
+}
+
+/// States whose knowledge is not taken over: one alive with content that is missing, one dead.
+fn unfinished() -> Absorb {
+    let event = |counter| Dot::new(Actor(77), counter);
+    let missing = consilience::codec::content_digest(&content("never arrived", 3));
+    let wanting = Pattern {
+        context: [event(2)].into_iter().collect(),
+        episodes: vec![Citation { episode: EpisodeId::new("far/1").unwrap(), dot: event(2) }],
+        contents: vec![Description { dot: event(2), digest: missing }],
+        ..Pattern::new(id("wanting"))
+    };
+    let context = [event(5)].into_iter().collect();
+    let dead = Pattern { context, ..Pattern::new(id("dead")) };
+    Absorb { states: vec![chorus(), wanting, dead], ..Absorb::default() }
+}
+
+/// The scripted history: two replicas, two spaces, every kind of row a step can leave behind.
+fn history() -> Medium {
+    let (medium, elsewhere) = (Medium::default(), Medium::default());
+    let (mut host, mut peer) = (open(&medium, 1), open(&elsewhere, 2));
+    let harbour = content("the harbour at night", 1);
+    write(
+        &mut host,
+        &space(),
+        vec![
+            observe(
+                "small",
+                names(&["day/1", "day/2"]),
+                Some(harbour.clone()),
+                Some((0.5, 0.25)),
+                10,
+            ),
+            observe("shared", names(&["day/2"]), Some(harbour), None, 11),
+            observe("headless", names(&["é/1", "日/2"]), None, None, 12),
+            observe("large", many(), Some(content("many things", 2)), Some((1.0, 1.0)), 13),
+            observe("gone", names(&["day/3"]), Some(content("soon gone", 5)), Some((0.1, 0.1)), 14),
+            observe("renamed", names(&["day/4"]), Some(content("before", 6)), Some((0.2, 0.2)), 15),
+        ],
+    );
+    write(
+        &mut host,
+        &space(),
+        vec![
+            remove("gone"),
+            retract("large", &[many()[7].as_str()]),
+            observe("renamed", names(&["day/5"]), Some(content("after", 7)), Some((0.3, 0.2)), -16),
+        ],
+    );
+    write(
+        &mut peer,
+        &space(),
+        vec![
+            observe("small", names(&["day/2", "night/1"]), None, Some((0.75, 0.5)), 20),
+            observe(
+                "theirs",
+                names(&["night/2"]),
+                Some(content("theirs", 8)),
+                Some((0.9, 0.0)),
+                21,
+            ),
+        ],
+    );
+    absorb(&mut host, &space(), all_of(&peer));
+    absorb(&mut host, &space(), unfinished());
+    write(&mut host, &other_space(), vec![observe("alone", names(&["1"]), None, None, 30)]);
+    medium
+}
+
+// ---- stores as text
+
+fn rows(medium: &Medium) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    let visit = &mut |key: &[u8], value: &[u8]| {
+        rows.insert(key.to_vec(), value.to_vec());
+        ControlFlow::Continue(())
+    };
+    medium.scan(b"", None, visit).unwrap();
+    rows
+}
+
+fn text(medium: &Medium) -> String {
+    let line = |(key, value): (&Vec<u8>, &Vec<u8>)| format!("{} {}\n", hex(key), hex(value));
+    rows(medium).iter().map(line).collect()
+}
+
+fn store(rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> Medium {
+    let mut batch = Batch::default();
+    rows.iter().for_each(|(key, value)| batch.put(key.clone(), value.clone()));
+    let mut medium = Medium::default();
+    medium.commit(&batch).unwrap();
+    medium.flush().unwrap();
+    medium
+}
+
+fn fixture_rows() -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(FIXTURE);
+    let text = std::fs::read_to_string(path).unwrap();
+    let row = |line: &str| line.split_once(' ').map(|(key, value)| (unhex(key), unhex(value)));
+    text.lines().map(|line| row(line).unwrap()).collect()
+}
+
+fn fixture() -> Medium {
+    store(&fixture_rows())
+}
+
+// ---- format 1
+
+#[test]
+fn this_release_writes_byte_for_byte_the_fixture() {
+    let medium = history();
+    assert_golden(FIXTURE, &text(&medium));
+    let letters: BTreeSet<u8> = rows(&medium).into_keys().map(|key| key[0]).collect();
+    assert_eq!(letters, b"bdefklmrsw".iter().copied().collect(), "a family has no example");
+    let chunks = |letter: u8, bytes: usize| {
+        let second = |key: &&Vec<u8>| key[0] == letter && key.len() == bytes && key[bytes - 1] == 1;
+        rows(&medium).keys().filter(second).count()
+    };
+    assert!(chunks(b'r', 23) > 0 && chunks(b'e', 25) > 0 && chunks(b'b', 39) > 0);
+    let buckets = |key: &Vec<u8>| (key[0] == b'e').then(|| key[..23].to_vec());
+    assert_eq!(rows(&medium).keys().filter_map(buckets).collect::<BTreeSet<_>>().len(), 4);
+}
+
+fn pattern(view: &View<'_>, name: &str) -> Pattern {
+    view.get(&id(name)).unwrap().unwrap()
+}
+
+fn episodes(view: &View<'_>, name: &str) -> Vec<String> {
+    pattern(view, name).episode_ids().map(ToString::to_string).collect()
+}
+
+fn label(view: &View<'_>, name: &str) -> String {
+    let content = view.content(&pattern(view, name).contents[0].digest).unwrap().unwrap();
+    content.label().to_owned()
+}
+
+#[test]
+fn this_release_opens_the_fixture_and_finds_the_patterns_the_roots_and_the_knowledge() {
+    let medium = fixture();
+    let host = open(&medium, 99);
+    assert_eq!(host.spaces(), [space(), other_space()]);
+    let view = host.view(&space()).unwrap();
+    assert_eq!(view.root().to_string(), ROOT);
+    assert_eq!(host.view(&other_space()).unwrap().root().to_string(), OTHER_ROOT);
+    let knowledge = KNOWLEDGE.map(|(actor, counter)| Dot::new(Actor(actor), counter));
+    assert_eq!(*view.knowledge(), VersionVector::from_iter(knowledge));
+    let counts = view.counts();
+    assert_eq!((counts.patterns, counts.contexts, counts.wants), (8, 5, 1));
+    assert_eq!(view.version(), 13);
+
+    assert_eq!(episodes(&view, "small"), ["day/1", "day/2", "night/1"]);
+    assert_eq!(episodes(&view, "headless"), ["é/1", "日/2"]);
+    assert_eq!(episodes(&view, "renamed"), ["day/4", "day/5"]);
+    let mut large: BTreeSet<String> = many().into_iter().collect();
+    large.remove(&many()[7]);
+    assert_eq!(episodes(&view, "large"), large.into_iter().collect::<Vec<_>>());
+    assert!(view.get(&id("gone")).unwrap().is_none() && view.get(&id("dead")).unwrap().is_none());
+
+    assert_eq!(label(&view, "small"), "the harbour at night");
+    assert_eq!(label(&view, "shared"), "the harbour at night");
+    assert_eq!(label(&view, "renamed"), "after");
+    assert_eq!(label(&view, "theirs"), "theirs");
+    assert_eq!(view.content(&pattern(&view, "wanting").contents[0].digest).unwrap(), None);
+    let embedding = view.content(&pattern(&view, "large").contents[0].digest).unwrap().unwrap();
+    assert_eq!(embedding, content("many things", 2));
+
+    let small = summarise(&pattern(&view, "small").opinions).unwrap();
+    assert_eq!((small.voices, small.weight, small.last_consolidated_ms), (2, 4, 20));
+    assert_eq!((small.max.to_f64(), small.mean.to_f64()), (0.75, 0.625));
+    assert_eq!(pattern(&view, "chorus").opinions, chorus().opinions);
+}
+
+#[test]
+fn opening_the_fixture_writes_nothing() {
+    let medium = fixture();
+    drop(open(&medium, 99));
+    assert!(rows(&medium) == fixture_rows(), "opening a store of the same format changed it");
+}
+
+/// Replaces the format row, tries to open, and returns why not; the store must not have changed.
+fn refusal(format: &[u8]) -> StartError {
+    let mut rows_before = fixture_rows();
+    rows_before.insert(b"mformat".to_vec(), format.to_vec());
+    let medium = store(&rows_before);
+    let opened = Host::open(Box::new(medium.clone()), 99, ReplicaChoice::Mint);
+    assert!(rows(&medium) == rows_before, "a store that was refused has changed");
+    match opened {
+        Err(error) => error,
+        Ok(_) => panic!("a store with the format row {format:?} was opened"),
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_by_number_and_unchanged() {
+    for newer in [FORMAT + 1, 7_000, u32::MAX] {
+        let error = refusal(&newer.to_le_bytes());
+        assert!(
+            matches!(error, StartError::Format(MigrationError::Newer { found }) if found == newer),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains(&format!("format {newer}:")), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_format_row_is_refused_and_the_store_unchanged() {
+    for row in [&[][..], &[1], &[1, 0, 0], &[1, 0, 0, 0, 0], &[0; 4], &[0x31; 8]] {
+        let error = refusal(row);
+        let expected = matches!(error, StartError::Format(MigrationError::Unreadable));
+        assert!(expected, "the format row {row:?} gave {error:?}");
+    }
+}
+
+#[test]
+fn a_row_of_the_fixture_that_lost_a_bit_is_reported_by_its_key_where_it_is_read() {
+    let mut reported = 0;
+    for (key, value) in fixture_rows().into_iter().filter(|(key, _)| key[0] != b'm') {
+        let mut damaged = fixture_rows();
+        let mut bad = value.clone();
+        bad[value.len() / 2] ^= 0x10;
+        damaged.insert(key.clone(), bad);
+        let trouble = first_trouble(&store(&damaged));
+        // References are read by writes alone.
+        assert_eq!(trouble.is_none(), key[0] == b'f', "row {}", hex(&key));
+        if let Some(trouble) = trouble {
+            // A long value is named by its key without the number of the chunk, or with it.
+            assert!(trouble.contains(&hex(&key[..key.len() - 2])), "{trouble}");
+            reported += 1;
+        }
+    }
+    assert!(reported > 40, "only {reported} rows were tried");
+}
+
+/// Opens a store and reads all of it; the first complaint.
+fn first_trouble(medium: &Medium) -> Option<String> {
+    let host = match Host::open(Box::new(medium.clone()), 99, ReplicaChoice::Keep) {
+        Ok(host) => host,
+        Err(error) => return Some(error.to_string()),
+    };
+    for name in host.spaces() {
+        let view = host.view(&name).unwrap();
+        let mut contents = Vec::new();
+        let all = view.for_each(&mut |pattern| {
+            contents.extend(pattern.contents.iter().map(|content| content.digest));
+            ControlFlow::Continue(())
+        });
+        let read = contents.iter().map(|digest| view.content(digest).map(drop));
+        if let Some(error) = std::iter::once(all).chain(read).find_map(Result::err) {
+            return Some(error.to_string());
+        }
+    }
+    None
+}

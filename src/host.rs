@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::disk::{Batch, Disk, DiskError, Overlay};
 use crate::migrations::{self, MigrationError};
 use crate::pattern::{ReplicaId, SpaceId, Write, WriteReport};
-use crate::port::{NetInput, NetOutput, Peer, SessionId, SpaceTag};
+use crate::port::{NetInput, NetOutput, Peer, SessionId, SpaceTag, Verdict};
 use crate::replica::{Absorb, Output, Replica, View};
 use crate::sync::{Chance, Millis};
 use crate::table::{self, TableError};
@@ -133,10 +133,9 @@ impl Host {
 
     /// Stages one step. Its outputs come out of [`Host::commit`].
     pub fn step(&mut self, now: Millis, input: Input) -> Result<Reply, StepError> {
-        if let (Some(failure), Input::Create(_) | Input::Write(..) | Input::Absorb(..)) =
-            (&self.failure, &input)
-        {
-            return Err(StepError::ReadOnly(failure.clone()));
+        if let Some(failure) = &self.failure {
+            let failure = failure.clone();
+            return self.decline(&input, failure);
         }
         match input {
             Input::Create(space) => self.create(&space).map(|()| Reply::Done),
@@ -161,6 +160,32 @@ impl Host {
             }
             Input::Net(input) => self.net(now, input).map(|()| Reply::Done),
         }
+    }
+
+    /// A read-only store writes nothing, so it takes part in nothing either: it could not keep what
+    /// it hears, and must not speak of what it cannot keep.
+    fn decline(&mut self, input: &Input, failure: String) -> Result<Reply, StepError> {
+        match input {
+            Input::Create(_) | Input::Write(..) | Input::Absorb(..) => {
+                return Err(StepError::ReadOnly(failure));
+            }
+            Input::Sync(..) => return Ok(Reply::Session(None)),
+            Input::Net(NetInput::Rumor { message, .. }) => {
+                let (message, verdict) = (*message, Verdict::Ignore);
+                self.outputs.push(Output::Net(NetOutput::Verdict { message, verdict }));
+            }
+            Input::Net(NetInput::Opened { session, .. } | NetInput::Frame { session, .. }) => {
+                self.outputs.push(Output::Net(NetOutput::Close { session: *session }));
+            }
+            Input::Net(NetInput::PeerUp { peer }) => {
+                self.peers.insert(*peer, Millis(0));
+            }
+            Input::Net(NetInput::PeerDown { peer }) => {
+                self.peers.remove(peer);
+            }
+            Input::Net(_) | Input::Tick => {}
+        }
+        Ok(Reply::Done)
     }
 
     fn create(&mut self, space: &SpaceId) -> Result<(), StepError> {
@@ -215,7 +240,11 @@ impl Host {
         let fresh = table.and_then(|table| Replica::open(table, self.me, seed, &rows).ok());
         match fresh {
             Some(mut replica) => {
-                let tag = self.replicas.get(space).and_then(Replica::tag);
+                let old = self.replicas.get(space);
+                let open = old.into_iter().flat_map(Replica::open_sessions);
+                let close = |session| Output::Net(NetOutput::Close { session });
+                self.outputs.extend(open.map(close));
+                let tag = old.and_then(Replica::tag);
                 tag.into_iter().for_each(|tag| replica.set_tag(tag));
                 self.peers.iter().for_each(|(peer, at)| replica.peer_up(*peer, *at));
                 self.replicas.insert(space.clone(), replica);

@@ -250,6 +250,7 @@ impl PatternStore {
     }
 
     /// Tells a running network that the space exists.
+    #[cfg_attr(not(feature = "net"), expect(clippy::unused_self, reason = "nobody to tell"))]
     fn serve_space(&self, space: &SpaceId) {
         #[cfg(feature = "net")]
         if let Some(network) = self.network() {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::world::{World, observe, remove, retract};
+use consilience::host::{Input, StepError};
+
+use crate::world::{World, observe, remove, retract, space};
 
 #[test]
 fn two_nodes_that_learned_alone_agree_after_one_session() {
@@ -50,6 +52,29 @@ fn an_empty_newcomer_receives_everything_once_and_sends_nothing_back() {
     let contents: u64 = world.reports.iter().map(|report| report.contents.1).sum();
     assert_eq!(sent, 300, "a pattern travelled twice or not at all");
     assert!(contents <= 300);
+}
+
+#[test]
+fn a_failed_flush_shows_nothing_releases_nothing_and_leaves_what_was_acknowledged() {
+    let mut world = World::new(2, 4);
+    world.write(0, vec![observe("a", &["e1"], 0.5, 1)]);
+    let root = world.root(0);
+    world.connect(0, 1);
+    world.settle();
+    world.media[0].disk().fail_next_flush();
+    let write = Input::Write(space(), vec![observe("b", &["e2"], 0.5, 1)]);
+    assert!(world.hosts[0].step(world.now, write.clone()).is_ok());
+    assert!(world.hosts[0].commit().is_err());
+    assert!(world.get(0, "b").is_none(), "an unacknowledged write is visible");
+    assert_eq!(world.root(0), root);
+    let refused = world.hosts[0].step(world.now, write);
+    assert!(matches!(refused, Err(StepError::ReadOnly(_))));
+    world.run(5_000);
+    assert!(world.get(1, "b").is_none(), "an unacknowledged write was spread");
+    world.crash(0);
+    world.write(0, vec![observe("c", &["e3"], 0.5, 1)]);
+    world.settle();
+    assert_eq!(world.episodes(1, "c"), strings(&["e3"]));
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn scenarios(n: usize) -> Vec<Row> {
     world.write(1, percent(22).map(|at| remove(pattern(at).as_str())).collect());
     row(&mut world, "1 % removed at the other side", few, Moves::Delta, 0);
     world.write(0, percent(44).map(|at| run_again(at, 0)).collect());
-    row(&mut world, "one more, and the opinion anew, in 1 %", few, Moves::Whole, 0);
+    row(&mut world, "one more, and the opinion anew, in 1 %", few, Moves::Delta, 0);
     world.write(0, percent(55).map(take_back).collect());
     row(&mut world, "one episode retracted in 1 %", few, Moves::Whole, 0);
     rows.push(beat(&mut world));

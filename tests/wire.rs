@@ -361,6 +361,33 @@ fn depths_leaves_and_whole_rumors_beyond_their_limits_are_refused() {
     assert!(unknown(decode_frame(&[0x94, 2, 0, 0xc2, 0xc4, 0]).map(drop)));
 }
 
+#[test]
+fn a_number_written_longer_than_need_be_is_refused_everywhere() {
+    let long = [0x80, 0];
+    let frame = |kind, before: &[u8]| read_frame(kind, &[before, &long].concat());
+    let readings = [
+        frame(0, &[0; 40]),
+        frame(2, &[]),
+        frame(3, &[8]),
+        frame(4, &[]),
+        frame(5, &[]),
+        frame(10, &[0]),
+        decode_record(&[1, 1, b'a', 0x80, 0, 2, 0, 0, 0, 0, 0]).map(drop),
+        decode_record(&[1, 1, b'a', 0, 3, 0, 0x80, 0, 0, 0, 0]).map(drop),
+        decode_content(&[0, 1, 0x80, 0, 0, 0, 0, 0]).map(drop),
+        decode_rumor(&[1, 0x80, 0, 0]).map(drop),
+        decode_rumor(&[1, 0, 0x80, 0]).map(drop),
+        // An envelope whose kind, or length, takes a byte more than it must.
+        decode_frame(&[0x94, 1, 0xcc, 4, 0xc2, 0xc4, 1, 0]).map(drop),
+        decode_frame(&[0x94, 1, 4, 0xc2, 0xc5, 0, 1, 0]).map(drop),
+    ];
+    for (at, read) in readings.into_iter().enumerate() {
+        let refused = matches!(read, Err(DecodeError::NotCanonical { .. }));
+        assert!(refused, "reading {at} gave {read:?}");
+    }
+    assert!(read_frame(4, &[0]).is_ok() && decode_rumor(&[1, 0, 0]).is_ok());
+}
+
 // ---- anything at all
 
 fn cases() -> ProptestConfig {

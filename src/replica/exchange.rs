@@ -104,6 +104,11 @@ impl Replica {
         self.conclude(now, session, rows, out)
     }
 
+    /// The sessions that are open.
+    pub fn open_sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.sessions.keys().copied()
+    }
+
     /// True iff this session is one of ours.
     pub fn has_session(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session)

@@ -50,7 +50,7 @@ pub enum LoadError {
     },
     /// The dump holds values for people only.
     #[error(
-        "load line {line}: a dump of values leaves out what loading needs; \
+        "take line {line}: a dump of values leaves out what loading needs; \
         dump without --values"
     )]
     ValuesOnly {

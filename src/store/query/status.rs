@@ -145,6 +145,7 @@ pub(super) fn network(store: &PatternStore) -> Result<Option<NetworkRow>, Fault>
 }
 
 #[cfg(not(feature = "net"))]
+#[expect(clippy::unnecessary_wraps, reason = "the shape it has with a network")]
 fn network(_: &PatternStore) -> Result<Option<NetworkRow>, Fault> {
     Ok(None)
 }

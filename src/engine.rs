@@ -13,7 +13,7 @@ use crate::disk::Disk;
 use crate::host::{Host, Input, Reply, StepError};
 pub use crate::host::{ReplicaChoice, StartError};
 use crate::pattern::{SpaceId, Write, WriteReport};
-use crate::port::{Core, NetInput, NetOutput, Peer, SessionId, SpaceTag};
+use crate::port::{Core, NetInput, NetOutput, Peer, SpaceTag};
 use crate::replica::{Absorb, Output, SessionReport};
 use crate::sync::Millis;
 use queue::Queue;
@@ -53,18 +53,20 @@ pub struct EngineOptions {
 
 type Outlet = Box<dyn Fn(Vec<NetOutput>) + Send + Sync>;
 type Answer = Result<Reply, WriteError>;
+/// Someone who asked for a session and wants to know how it went.
+type Waiter = SyncSender<SessionReport>;
 
 struct Job {
     input: Input,
     answer: Option<SyncSender<Answer>>,
-    report: Option<SyncSender<SessionReport>>,
+    report: Option<Waiter>,
 }
 
 struct Shared {
     host: RwLock<Host>,
     queue: Queue<Job>,
     outlet: Mutex<Option<Outlet>>,
-    waiting: Mutex<BTreeMap<SessionId, SyncSender<SessionReport>>>,
+    waiting: Mutex<BTreeMap<(SpaceId, Peer), Vec<Waiter>>>,
     watchers: Mutex<Vec<SyncSender<()>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     clock: Arc<dyn Fn() -> Millis + Send + Sync>,
@@ -208,9 +210,15 @@ impl Shared {
         let now = (self.clock)();
         let mut answers = Vec::new();
         for job in jobs {
+            let with = match &job.input {
+                Input::Sync(space, peer) => Some((space.clone(), *peer)),
+                _ => None,
+            };
             let answer = host.step(now, job.input);
-            if let (Ok(Reply::Session(Some(session))), Some(report)) = (&answer, job.report) {
-                locked(&self.waiting).insert(*session, report);
+            if let (Ok(Reply::Session(Some(_))), Some(report), Some(with)) =
+                (&answer, job.report, with)
+            {
+                locked(&self.waiting).entry(with).or_default().push(report);
             }
             match job.answer {
                 Some(sender) => answers.push((sender, answer)),
@@ -243,8 +251,9 @@ impl Shared {
             match output {
                 Output::Net(output) => net.push(output),
                 Output::Ended(report) => {
-                    let waiting = locked(&self.waiting).remove(&report.session);
-                    waiting.into_iter().for_each(|sender| drop(sender.try_send(report.clone())));
+                    let with = (report.space.clone(), report.peer);
+                    let waiting = locked(&self.waiting).remove(&with).unwrap_or_default();
+                    waiting.iter().for_each(|sender| drop(sender.try_send(report.clone())));
                     log_session(&report);
                 }
             }

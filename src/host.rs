@@ -95,7 +95,8 @@ pub struct Host {
     chance: Chance,
     staged: Batch,
     outputs: Vec<Output>,
-    peers: BTreeMap<Peer, Millis>,
+    /// The connected peers, and whether we lead.
+    peers: BTreeMap<Peer, bool>,
     failure: Option<String>,
 }
 
@@ -177,8 +178,8 @@ impl Host {
             Input::Net(NetInput::Opened { session, .. } | NetInput::Frame { session, .. }) => {
                 self.outputs.push(Output::Net(NetOutput::Close { session: *session }));
             }
-            Input::Net(NetInput::PeerUp { peer }) => {
-                self.peers.insert(*peer, Millis(0));
+            Input::Net(NetInput::PeerUp { peer, leads }) => {
+                self.peers.insert(*peer, *leads);
             }
             Input::Net(NetInput::PeerDown { peer }) => {
                 self.peers.remove(peer);
@@ -198,7 +199,7 @@ impl Host {
         let mut rows = Overlay::new(&*self.disk, &self.staged);
         let table = table::create_space(&mut rows, space)?;
         let mut replica = Replica::open(table, self.me, self.chance.draw(), &rows)?;
-        self.peers.iter().for_each(|(peer, since)| replica.peer_up(*peer, *since));
+        self.peers.iter().for_each(|(peer, leads)| replica.peer_up(*peer, *leads, Millis(0)));
         self.staged.merge(rows.into_batch());
         self.replicas.insert(space.clone(), replica);
         Ok(())
@@ -246,7 +247,8 @@ impl Host {
                 self.outputs.extend(open.map(close));
                 let tag = old.and_then(Replica::tag);
                 tag.into_iter().for_each(|tag| replica.set_tag(tag));
-                self.peers.iter().for_each(|(peer, at)| replica.peer_up(*peer, *at));
+                let peers = self.peers.iter();
+                peers.for_each(|(peer, leads)| replica.peer_up(*peer, *leads, Millis(0)));
                 self.replicas.insert(space.clone(), replica);
             }
             None => self.failure = Some(format!("space {space} could not be read back")),
@@ -255,9 +257,9 @@ impl Host {
 
     fn net(&mut self, now: Millis, input: NetInput) -> Result<(), StepError> {
         match input {
-            NetInput::PeerUp { peer } => {
-                self.peers.insert(peer, now);
-                self.replicas.values_mut().for_each(|replica| replica.peer_up(peer, now));
+            NetInput::PeerUp { peer, leads } => {
+                self.peers.insert(peer, leads);
+                self.replicas.values_mut().for_each(|replica| replica.peer_up(peer, leads, now));
                 Ok(())
             }
             NetInput::PeerDown { peer } => {

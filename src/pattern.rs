@@ -2,6 +2,7 @@
 //! It must never know bytes, disks or peers.
 
 mod content;
+pub mod crdt;
 mod edit;
 mod ids;
 mod observation;

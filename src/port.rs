@@ -25,6 +25,9 @@ pub enum NetInput {
     PeerUp {
         /// Who.
         peer: Peer,
+        /// True at exactly one of the two ends: where both open a session at once, the leader's
+        /// stays and the other's goes.
+        leads: bool,
     },
     /// The last connection to a peer is gone.
     PeerDown {

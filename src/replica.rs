@@ -229,8 +229,8 @@ impl Replica {
     }
 
     /// A peer is connected.
-    pub fn peer_up(&mut self, peer: Peer, now: Millis) {
-        self.peers.up(peer, now);
+    pub fn peer_up(&mut self, peer: Peer, leads: bool, now: Millis) {
+        self.peers.up(peer, leads, now);
     }
 
     /// A peer is gone.

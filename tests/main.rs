@@ -10,6 +10,7 @@ mod cli;
 mod convergence;
 mod cost;
 mod golden;
+mod laws;
 mod migrations;
 mod wire;
 mod world;

@@ -137,7 +137,7 @@ impl World {
     /// Makes both ends know of each other.
     pub fn connect(&mut self, a: usize, b: usize) {
         for (one, other) in [(a, b), (b, a)] {
-            let up = NetInput::PeerUp { peer: Peer(other as u64) };
+            let up = NetInput::PeerUp { peer: Peer(other as u64), leads: one < other };
             self.step(one, Input::Net(up)).unwrap();
         }
     }

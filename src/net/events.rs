@@ -132,7 +132,9 @@ impl Driver {
             if self.config.gossip == Switch::Off {
                 self.book.without_gossip(id);
             }
-            self.core.submit(NetInput::PeerUp { peer });
+            // Any order the two ends agree on would do.
+            let leads = *self.swarm.local_peer_id() < id;
+            self.core.submit(NetInput::PeerUp { peer, leads });
         }
         self.entered(id);
     }

@@ -81,7 +81,7 @@ impl Fixture {
 
     pub(super) async fn peer_up(&mut self) -> Peer {
         self.until(|input| match input {
-            NetInput::PeerUp { peer } => Some(*peer),
+            NetInput::PeerUp { peer, .. } => Some(*peer),
             _ => None,
         })
         .await

@@ -42,6 +42,9 @@ impl Replica {
     /// Opens a session with a peer now. `None` before the network has named the space.
     pub fn open_session(&mut self, peer: Peer, out: &mut Vec<Output>) -> Option<SessionId> {
         let space = self.tag?;
+        if let Some(open) = self.rivals(peer).next() {
+            return Some(open);
+        }
         self.next_session += 1;
         let session = SessionId(self.next_session);
         let start = if self.thorough.contains(&peer) {
@@ -93,6 +96,10 @@ impl Replica {
         rows: &mut Overlay<'_>,
         out: &mut Vec<Output>,
     ) -> Result<(), TableError> {
+        if !opener && !self.give_way(peer, out) {
+            out.push(Output::Net(NetOutput::Close { session }));
+            return Ok(());
+        }
         if !opener {
             self.insert_session(session, peer, Start::Await);
         }
@@ -102,6 +109,25 @@ impl Replica {
         }
         self.speak(session, rows, out)?;
         self.conclude(now, session, rows, out)
+    }
+
+    fn rivals(&self, peer: Peer) -> impl Iterator<Item = SessionId> + '_ {
+        let with = self.sessions.iter().filter(move |(_, live)| live.peer == peer);
+        with.map(|(session, _)| *session)
+    }
+
+    /// Where both ends opened a session at once: false if ours stays, else ours is given up.
+    fn give_way(&mut self, peer: Peer, out: &mut Vec<Output>) -> bool {
+        let ours = |session: &SessionId| session.0 >> 63 == 0;
+        let rivals: Vec<SessionId> = self.rivals(peer).filter(ours).collect();
+        if !rivals.is_empty() && self.peers.leads(peer) {
+            return false;
+        }
+        for session in rivals {
+            self.sessions.remove(&session);
+            out.push(Output::Net(NetOutput::Close { session }));
+        }
+        true
     }
 
     /// The sessions that are open.
@@ -132,7 +158,8 @@ impl Replica {
 
     /// The stream is gone; before the session was over this is a failure of the peer.
     pub fn on_closed(&mut self, now: Millis, session: SessionId, out: &mut Vec<Output>) {
-        if let Some(live) = self.sessions.remove(&session) {
+        let Some(live) = self.sessions.remove(&session) else { return };
+        if self.rivals(live.peer).next().is_none() {
             self.peers.failed(live.peer, now);
             self.end_report(live, None, out);
         }

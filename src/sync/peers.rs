@@ -14,8 +14,8 @@ pub const BEAT_IDLE_MS: u64 = 60_000;
 /// How often the peer furthest behind is chosen over a random one, in percent (80/20).
 const LAGGARD_PERCENT: u64 = 20;
 /// Back-off after the n-th failure: 1 s doubled n times, at most a minute, with up to half jitter.
-/// A new peer is asked within this time.
-const UP_JITTER_MS: u64 = 400;
+/// How long the following end of a new connection waits for the leading one.
+const FOLLOWER_PATIENCE_MS: u64 = 1_000;
 const BACKOFF_MS: u64 = 1_000;
 const BACKOFF_DOUBLINGS_MAX: u32 = 6;
 
@@ -26,6 +26,7 @@ struct Known {
     failures: u32,
     not_before: Millis,
     busy: bool,
+    leads: bool,
     wanted: bool,
 }
 
@@ -45,13 +46,18 @@ impl Peers {
         Self { known: BTreeMap::new(), interval_ms: BEAT_BUSY_MS, next_at: Millis(0), chance }
     }
 
-    /// A peer is connected: it is asked soon. The jitter lets one of two ends be the first, so that
-    /// they do not open two sessions about the same differences.
-    pub fn up(&mut self, peer: Peer, now: Millis) {
-        let jitter = self.chance.below(UP_JITTER_MS);
+    /// A peer is connected: the leading end asks at once, the other gives it time to, so that they
+    /// do not open two sessions about the same differences.
+    pub fn up(&mut self, peer: Peer, leads: bool, now: Millis) {
         let known = self.known.entry(peer).or_default();
         known.wanted = true;
-        known.not_before = now.after(jitter);
+        known.leads = leads;
+        known.not_before = now.after(if leads { 0 } else { FOLLOWER_PATIENCE_MS });
+    }
+
+    /// True iff our session stays where both ends open one at once.
+    pub fn leads(&self, peer: Peer) -> bool {
+        self.known.get(&peer).is_some_and(|known| known.leads)
     }
 
     /// A peer is gone.
@@ -166,12 +172,13 @@ mod tests {
     #[test]
     fn a_new_peer_is_asked_soon_and_one_that_fails_later_and_later() {
         let mut peers = Peers::new(1);
-        peers.up(Peer(7), Millis(0));
-        assert_eq!(peers.due(Millis(UP_JITTER_MS)), [Peer(7)]);
+        peers.up(Peer(7), false, Millis(0));
+        assert_eq!(peers.due(Millis(FOLLOWER_PATIENCE_MS - 1)), []);
+        assert_eq!(peers.due(Millis(FOLLOWER_PATIENCE_MS)), [Peer(7)]);
         peers.begin(Peer(7));
-        peers.failed(Peer(7), Millis(0));
-        assert_eq!(peers.due(Millis(100)), []);
-        assert_eq!(peers.due(Millis(1_000)), [Peer(7)]);
+        peers.failed(Peer(7), Millis(1_000));
+        assert_eq!(peers.due(Millis(1_100)), []);
+        assert_eq!(peers.due(Millis(2_000)), [Peer(7)]);
         for _ in 0..6 {
             peers.begin(Peer(7));
             peers.failed(Peer(7), Millis(1_000));
@@ -183,7 +190,7 @@ mod tests {
     #[test]
     fn the_interval_doubles_while_idle_and_falls_back_on_a_change() {
         let mut peers = Peers::new(1);
-        peers.up(Peer(1), Millis(0));
+        peers.up(Peer(1), true, Millis(0));
         let mut asked = Vec::new();
         for second in 0..200 {
             if !peers.due(Millis(second * 1_000)).is_empty() {
@@ -192,7 +199,7 @@ mod tests {
                 peers.released(Peer(1));
             }
         }
-        assert_eq!(asked, [1, 3, 7, 15, 31, 63, 123, 183]);
+        assert_eq!(asked, [0, 1, 3, 7, 15, 31, 63, 123, 183]);
         peers.quicken(Millis(200_000));
         assert_eq!(peers.due(Millis(201_000)), [Peer(1)]);
     }

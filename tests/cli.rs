@@ -106,6 +106,12 @@ fn data(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
+/// A ratio in units of 2^-30, rounded half to even.
+fn units(ratio: f64) -> u128 {
+    let exact = (ratio * f64::from(1 << 30)).round_ties_even();
+    format!("{exact:.0}").parse().unwrap()
+}
+
 /// What a pattern must look like, computed from the inputs alone.
 #[derive(Default)]
 struct Expected {
@@ -127,8 +133,7 @@ fn expected(files: &[&Path]) -> BTreeMap<String, Expected> {
                 .map(|episode| episode.as_str().unwrap().to_owned())
                 .collect();
             let confidence = row["confidence"].as_f64().unwrap();
-            let units = (confidence * f64::from(1 << 30)).round_ties_even();
-            pattern.opinions.push((units as u128, cited.len() as u128));
+            pattern.opinions.push((units(confidence), cited.len() as u128));
             pattern.episodes.extend(cited);
         }
     }
@@ -158,9 +163,9 @@ fn assert_is_the_oracle(dump: &[u8], oracle: &BTreeMap<String, Expected>) {
         let max = want.opinions.iter().map(|opinion| opinion.0).max().unwrap();
         let sum: u128 = want.opinions.iter().map(|(units, weight)| units * weight).sum();
         let weight: u128 = want.opinions.iter().map(|opinion| opinion.1).sum();
-        let units = |name: &str| (row[name].as_f64().unwrap() * f64::from(1 << 30)) as u128;
-        assert_eq!(units("max"), max, "max of {id}");
-        let twice = 2 * units("mean") * weight;
+        let read = |name: &str| units(row[name].as_f64().unwrap());
+        assert_eq!(read("max"), max, "max of {id}");
+        let twice = 2 * read("mean") * weight;
         let off = twice.abs_diff(2 * sum);
         assert!(off <= weight, "mean of {id} is off by more than half a unit");
     }
@@ -232,7 +237,8 @@ fn edit_while_b_is_away(
         let episode = format!("fresh:{i}");
         row["episodes"].as_array_mut().unwrap().push(Value::from(episode.clone()));
         oracle.get_mut(row["pattern"].as_str().unwrap()).unwrap().episodes.insert(episode);
-        fresh.push_str(&format!("{row}\n"));
+        fresh += &row.to_string();
+        fresh.push('\n');
     }
     let path = dir.join("fresh.jsonl");
     std::fs::write(&path, fresh).unwrap();

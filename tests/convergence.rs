@@ -113,8 +113,8 @@ fn random_history(seed: u64) {
                 *cited.entry((pattern, episode)).or_default() += 1;
             }
             5..=6 => {
-                let seen = world.episodes(node, &pattern);
-                if let Some(episode) = seen.iter().next() {
+                let live = world.episodes(node, &pattern);
+                if let Some(episode) = live.iter().next() {
                     world.write(node, vec![retract(&pattern, &[episode])]);
                     gone.insert((pattern, episode.clone()));
                 }

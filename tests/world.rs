@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use consilience::disk::memory::MemoryDisk;
 use consilience::disk::{Batch, Disk, DiskError, Visit};
 use consilience::host::{Host, Input, ReplicaChoice, Reply, StepError};
-use consilience::lattice::VersionVector;
 use consilience::pattern::{
     Content, Digest, EpisodeId, Observation, Pattern, PatternId, Ratio, SpaceId, Write, WriteReport,
 };
@@ -311,10 +310,6 @@ impl World {
 
     pub fn root(&self, node: usize) -> Digest {
         self.hosts[node].view(&space()).unwrap().root()
-    }
-
-    pub fn knowledge(&self, node: usize) -> VersionVector {
-        self.hosts[node].view(&space()).unwrap().knowledge().clone()
     }
 
     pub fn get(&self, node: usize, id: &str) -> Option<Pattern> {

@@ -131,9 +131,9 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_or_not_1_to_4096_long_is_refused_by_name() {
-        assert!(Content::new("x", &[0.5; 4096]).is_ok());
+        assert!(Content::new("x", &vec![0.5; 4096]).is_ok());
         assert_eq!(Content::new("x", &[]), Err(ContentError::Dimension { dimension: 0 }));
-        let long = Content::new("x", &[0.0; 4097]);
+        let long = Content::new("x", &vec![0.0; 4097]);
         assert_eq!(long, Err(ContentError::Dimension { dimension: 4097 }));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let refused = Content::new("x", &[0.0, bad]);

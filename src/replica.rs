@@ -126,6 +126,8 @@ pub struct Replica {
     peers: Peers,
     thorough: BTreeSet<Peer>,
     sessions: BTreeMap<SessionId, Live>,
+    /// The session whose frame is being applied.
+    hearing: Option<SessionId>,
     next_session: u64,
     outbox: rumors::Outbox,
     counts: Counts,
@@ -160,6 +162,7 @@ impl Replica {
             chance,
             thorough: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            hearing: None,
             outbox: rumors::Outbox::default(),
             counts: Counts::default(),
             table,

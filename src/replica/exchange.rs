@@ -180,7 +180,10 @@ impl Replica {
         };
         live.report.bytes.0 += bytes.len() as u64;
         self.counts.bytes_in += bytes.len() as u64;
-        match self.hear(session, bytes, rows) {
+        self.hearing = Some(session);
+        let heard = self.hear(session, bytes, rows);
+        self.hearing = None;
+        match heard {
             Ok(()) => {}
             Err(Trouble::Table(error)) => return Err(error),
             Err(Trouble::Peer(broken)) => {
@@ -240,10 +243,7 @@ impl Replica {
                 let moved = live.report.parts != (0, 0);
                 self.peers.agreed(peer, self.standing(), now, moved);
             }
-            Outcome::Incomplete => {
-                self.peers.released(peer);
-                self.peers.want(peer);
-            }
+            Outcome::Incomplete => self.peers.again(peer, now),
             Outcome::Diverged => {
                 self.counts.divergences += 1;
                 tracing::error!(space = %self.id(), peer = peer.0, "roots differ after a session");

@@ -328,7 +328,6 @@ impl Replica {
         let before = self.table.load(rows, key)?;
         let mut after = before.clone().unwrap_or_else(|| Pattern::new(part.state.id.clone()));
         after.context.join(&part.state.context);
-        after.forget(&self.knowledge);
         if let Some(rule) = after.broken_limit() {
             return Err(Broken::malformed(rule).into());
         }

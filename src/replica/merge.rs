@@ -1,6 +1,8 @@
 //! The one door through which a state changes: join, forget, store, index, knowledge.
 //! It must never know whether the change came from a caller, a rumor, a session or a dump.
 
+use std::collections::BTreeSet;
+
 use super::{Absorb, Replica, add_reports};
 use crate::codec::{content_digest, key_hash};
 use crate::disk::Overlay;
@@ -47,6 +49,7 @@ impl Replica {
             let digest = self.index.get(&key);
             return Ok((Change { before: digest, after: digest }, after));
         }
+        self.note_adopted(before, &after);
         let change = self.table.store(rows, key, before, &after, self.sequence + 1)?;
         if change.before != change.after {
             self.sequence += 1;
@@ -55,6 +58,23 @@ impl Replica {
         }
         self.note_context(key, &after);
         Ok((change, after))
+    }
+
+    /// An entry that comes from elsewhere while a session is open may be one its peer knows to be
+    /// dead, on a key that was compared before: that session must not hand over knowledge.
+    fn note_adopted(&mut self, before: Option<&Pattern>, after: &Pattern) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let held: BTreeSet<Dot> = before.into_iter().flat_map(Pattern::live_dots).collect();
+        let new: Vec<Dot> = after.live_dots().filter(|dot| !held.contains(dot)).collect();
+        let others = self.sessions.iter_mut().filter(|(id, _)| self.hearing != Some(**id));
+        for (_, live) in others {
+            let known = live.session.their_knowledge();
+            if known.is_some_and(|known| new.iter().any(|dot| known.covers(*dot))) {
+                live.session.mark_incomplete();
+            }
+        }
     }
 
     /// Keeps the sets that speak of contexts in step with a stored record.

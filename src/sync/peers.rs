@@ -131,10 +131,12 @@ impl Peers {
         }
     }
 
-    /// The session is over without a verdict on the peer.
-    pub fn released(&mut self, peer: Peer) {
+    /// A session ended with something left open, through nobody's fault: one more, soon.
+    pub fn again(&mut self, peer: Peer, now: Millis) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.busy = false;
+            known.wanted = true;
+            known.not_before = now.after(BEAT_BUSY_MS);
         }
     }
 
@@ -196,7 +198,7 @@ mod tests {
             if !peers.due(Millis(second * 1_000)).is_empty() {
                 asked.push(second);
                 peers.begin(Peer(1));
-                peers.released(Peer(1));
+                peers.known.entry(Peer(1)).or_default().busy = false;
             }
         }
         assert_eq!(asked, [0, 1, 3, 7, 15, 31, 63, 123, 183]);

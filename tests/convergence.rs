@@ -55,6 +55,17 @@ fn an_empty_newcomer_receives_everything_once_and_sends_nothing_back() {
 }
 
 #[test]
+fn more_small_contents_than_one_frame_may_hold_arrive_in_one_session() {
+    let mut world = World::new(2, 5);
+    world.loss = 100;
+    let ids: Vec<String> = (0..5_000).map(|i| format!("p{i}")).collect();
+    world.write(0, ids.iter().map(|id| observe(id, &["e"], 0.5, 1)).collect());
+    world.connect(0, 1);
+    world.settle();
+    assert!(world.reports.iter().all(|report| report.outcome.is_some()), "a session broke");
+}
+
+#[test]
 fn a_failed_flush_shows_nothing_releases_nothing_and_leaves_what_was_acknowledged() {
     let mut world = World::new(2, 4);
     world.write(0, vec![observe("a", &["e1"], 0.5, 1)]);

@@ -88,7 +88,9 @@ impl Replica {
         let introduced = live.session.their_knowledge().is_some();
         match envelope.frame {
             Frame::Beat(theirs) => {
-                live.session.on_beat(theirs, standing);
+                if !live.session.on_beat(theirs, standing) {
+                    return Err(Broken::malformed("a beat in the middle of a session").into());
+                }
             }
             Frame::Hello(hello) => self.hear_hello(session, hello)?,
             Frame::Knowledge(page) => {

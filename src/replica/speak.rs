@@ -191,7 +191,7 @@ impl Replica {
     fn contents(&mut self, session: SessionId, rows: &Overlay<'_>) -> Result<Frame, TableError> {
         let mut contents = Vec::new();
         let mut bytes = 0;
-        while bytes < FRAME_BYTES_GOAL {
+        while bytes < FRAME_BYTES_GOAL && contents.len() < ASKS_MAX {
             let Some(live) = self.sessions.get_mut(&session) else {
                 break;
             };

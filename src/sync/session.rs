@@ -201,16 +201,21 @@ impl Session {
 
     // ---- hearing
 
-    /// The peer asks whether we are equal. True iff we are, which ends the session.
+    /// The peer asks whether we are equal, or says so to our own question. False where neither may
+    /// be now: a Beat opens a session or answers one, and nothing else.
     pub fn on_beat(&mut self, theirs: Standing, mine: Standing) -> bool {
-        if self.turns > 0 {
-            // Our own question comes back: only an equal peer answers so.
-            self.outcome = Some(Outcome::Equal);
-            return true;
+        match self.turns {
+            0 => {
+                self.beat_due = theirs == mine;
+                self.hello_due = theirs != mine;
+                true
+            }
+            1 if self.mine.is_none() => {
+                self.outcome = Some(Outcome::Equal);
+                true
+            }
+            _ => false,
         }
-        self.beat_due = theirs == mine;
-        self.hello_due = theirs != mine;
-        self.beat_due
     }
 
     /// The peer introduces itself. False where it may not do so now.

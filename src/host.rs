@@ -86,6 +86,13 @@ pub enum Reply {
 
 type Stepped<T> = Result<T, TableError>;
 
+/// Whether a step refuses limits and shapes before anything moves, as a batch of writes does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checked {
+    Whole,
+    No,
+}
+
 /// One node's spaces over one disk.
 pub struct Host {
     disk: Box<dyn Disk>,
@@ -142,8 +149,10 @@ impl Host {
             Input::Create(space) => self.create(&space).map(|()| Reply::Done),
             Input::Write(space, writes) => {
                 self.create(&space)?;
-                self.with(&space, |replica, rows, _| replica.write(now, &writes, rows))
-                    .map(Reply::Written)
+                self.run(&space, Checked::Whole, |replica, rows, _| {
+                    replica.write(now, &writes, rows)
+                })
+                .map(Reply::Written)
             }
             Input::Absorb(space, absorb) => {
                 self.create(&space)?;
@@ -154,10 +163,13 @@ impl Host {
                 .with(&space, |replica, _, out| Ok(replica.open_session(peer, out)))
                 .map(Reply::Session),
             Input::Tick => {
+                let mut outcome = Ok(Reply::Done);
                 for space in self.spaces() {
-                    self.with(&space, |replica, rows, out| replica.tick(now, rows, out))?;
+                    let tick = self.with(&space, |one, rows, out| one.tick(now, rows, out));
+                    // One space in trouble must not starve the others.
+                    outcome = outcome.and(tick.map(|()| Reply::Done));
                 }
-                Ok(Reply::Done)
+                outcome
             }
             Input::Net(input) => self.net(now, input).map(|()| Reply::Done),
         }
@@ -205,10 +217,19 @@ impl Host {
         Ok(())
     }
 
-    /// Runs a step of one replica on an overlay of its own; on an error nothing of it remains.
     fn with<T>(
         &mut self,
         space: &SpaceId,
+        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<T>,
+    ) -> Result<T, StepError> {
+        self.run(space, Checked::No, act)
+    }
+
+    /// Runs a step of one replica on an overlay of its own; on an error nothing of it remains.
+    fn run<T>(
+        &mut self,
+        space: &SpaceId,
+        checked: Checked,
         act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<T>,
     ) -> Result<T, StepError> {
         let Some(replica) = self.replicas.get_mut(space) else {
@@ -223,8 +244,11 @@ impl Host {
                 self.outputs.append(&mut out);
                 Ok(value)
             }
-            // Found before anything moved.
-            Err(error @ (TableError::Limit { .. } | TableError::Shape { .. })) => Err(error.into()),
+            Err(error @ (TableError::Limit { .. } | TableError::Shape { .. }))
+                if checked == Checked::Whole =>
+            {
+                Err(error.into())
+            }
             Err(error) => {
                 self.reload(space);
                 Err(error.into())

@@ -17,7 +17,8 @@ pub use opinion::{Opinion, Ratio, RatioError, Summary, summarise};
 
 /// Most episodes one pattern may hold live.
 pub const EPISODES_MAX: usize = 65_536;
-/// Most actors the context of one pattern may name. (Knowledge of a space is another matter.)
+/// Most actors the context of one pattern may name beyond those of live entries. (Knowledge of a
+/// space is another matter.)
 pub const CONTEXT_ACTORS_MAX: usize = 1_024;
 /// Most live opinions one pattern may hold: one per contributing replica.
 pub const OPINIONS_MAX: usize = 1_024;
@@ -208,7 +209,7 @@ impl Pattern {
         if self.episodes.len() > EPISODES_MAX {
             return Some("more than 65,536 episodes");
         }
-        if self.context.len() > CONTEXT_ACTORS_MAX {
+        if self.residue(&VersionVector::new()).len() > CONTEXT_ACTORS_MAX {
             return Some("more than 1,024 actors in its context");
         }
         if self.opinions.len() > OPINIONS_MAX || self.contents.len() > DESCRIPTIONS_MAX {

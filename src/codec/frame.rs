@@ -153,6 +153,8 @@ pub enum Frame {
         standing: Standing,
         /// True iff nothing but this session has changed me since my Hello.
         quiet: bool,
+        /// True iff I could take in all I was sent: only then does my knowledge speak for me.
+        complete: bool,
     },
     /// I end this.
     Refuse(Refusal, String),
@@ -218,9 +220,9 @@ fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
         Frame::Contents(contents) => {
             put_list(&mut out, contents, |out, content| put_bytes(out, &encode_content(content)));
         }
-        Frame::Done { standing, quiet } => {
+        Frame::Done { standing, quiet, complete } => {
             put_standing(&mut out, standing);
-            out.push(u8::from(*quiet));
+            out.push(u8::from(*quiet) | (u8::from(*complete) << 1));
         }
         Frame::Refuse(refusal, detail) => {
             out.push(refusal_code(*refusal));
@@ -276,7 +278,8 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
         8 => Frame::Residue(read_list(&mut reader, PARTS_MAX, "residue", read_part)?),
         9 => {
             let standing = read_standing(&mut reader)?;
-            Frame::Done { standing, quiet: reader.byte("a flag")? == 1 }
+            let flags = reader.byte("a flag")?;
+            Frame::Done { standing, quiet: flags & 1 == 1, complete: flags & 2 == 2 }
         }
         10 => {
             let refusal = read_refusal(reader.byte("a refusal")?)?;

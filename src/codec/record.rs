@@ -36,7 +36,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Pattern, DecodeError> {
     }
     let id = text(reader.sized(ID_BYTES_MAX, "a pattern id")?, "a pattern id")?;
     let mut pattern = Pattern::new(PatternId::new(id)?);
-    pattern.context = reader.vector(CONTEXT_ACTORS_MAX, "a context")?;
+    pattern.context = reader.vector(CONTEXT_ACTORS_MAX + ACTORS_MAX, "a context")?;
     let citations = reader.sized(CITATIONS_BYTES_MAX, "citations")?;
     pattern.episodes = decode_citations(citations)?;
     read_registers(&mut reader, &mut pattern)?;

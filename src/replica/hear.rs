@@ -127,7 +127,9 @@ impl Replica {
                     self.hear_residue(session, &part, rows)?;
                 }
             }
-            Frame::Done { standing, quiet } => live.session.on_done(standing, quiet),
+            Frame::Done { standing, quiet, complete } => {
+                live.session.on_done(standing, quiet, complete);
+            }
         }
         if envelope.ends_turn {
             self.hear_turn_end(session)?;
@@ -328,8 +330,10 @@ impl Replica {
             return Ok(());
         }
         let before = self.table.load(rows, key)?;
+        let floor = self.their_floor(session, key);
         let mut after = before.clone().unwrap_or_else(|| Pattern::new(part.state.id.clone()));
         after.context.join(&part.state.context);
+        after.context.join(&self.implied_by(&floor));
         if let Some(rule) = after.broken_limit() {
             return Err(Broken::malformed(rule).into());
         }

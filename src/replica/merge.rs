@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Absorb, Replica, add_reports};
+use crate::codec::frame::Scope;
 use crate::codec::{content_digest, key_hash};
 use crate::disk::Overlay;
 use crate::lattice::{Actor, Dot, VersionVector};
@@ -12,6 +13,8 @@ use crate::table::{Change, TableError};
 
 /// Records whose context is swept in one tick.
 const SWEEP_PER_TICK: usize = 512;
+/// Rows of a peer's floor that may enter a context: half of what a context may hold.
+const FLOOR_ROWS_MAX: usize = 512;
 
 impl Replica {
     /// Joins a state of one key that comes from where `their_floor` is known.
@@ -27,12 +30,27 @@ impl Replica {
         let hole = self.holes.contains(&key);
         let my_floor = if hole { &nothing } else { &self.knowledge };
         let bottom = Pattern::new(theirs.id.clone());
-        let joined = mine.unwrap_or(&bottom).join(my_floor, theirs, their_floor);
+        let mut joined = mine.unwrap_or(&bottom).join(my_floor, theirs, their_floor);
+        // What only a floor implied must outlive a session that breaks, on either side.
+        joined.context.join(&self.implied_by(their_floor));
+        let refused = theirs.live_dots().filter(|dot| my_floor.covers(*dot));
+        refused.for_each(|dot| joined.context.include(dot));
+        let settled = self.settle(rows, key, mine, joined)?;
         if hole {
             self.table.fill_hole(rows, key);
             self.holes.remove(&key);
         }
-        self.settle(rows, key, mine, joined)
+        Ok(settled)
+    }
+
+    /// The rows of a peer's floor that ours lacks. Beyond [`FLOOR_ROWS_MAX`] none: a context could
+    /// not hold them, and until the session is complete a third node that is far behind may bring
+    /// back what the floor implied to be dead, until the next session with one who knows.
+    pub(super) fn implied_by(&self, their_floor: &VersionVector) -> VersionVector {
+        if their_floor.len() > FLOOR_ROWS_MAX {
+            return VersionVector::new();
+        }
+        their_floor.beyond(&self.knowledge)
     }
 
     /// Stores a state that is newer than what is held: forgets what may be forgotten, writes the
@@ -49,8 +67,8 @@ impl Replica {
             let digest = self.index.get(&key);
             return Ok((Change { before: digest, after: digest }, after));
         }
-        self.note_adopted(before, &after);
         let change = self.table.store(rows, key, before, &after, self.sequence + 1)?;
+        self.tell_open_sessions(key, before, &after);
         if change.before != change.after {
             self.sequence += 1;
             self.changes += 1;
@@ -61,18 +79,20 @@ impl Replica {
     }
 
     /// An entry that comes from elsewhere while a session is open may be one its peer knows to be
-    /// dead, on a key that was compared before: that session must not hand over knowledge.
-    fn note_adopted(&mut self, before: Option<&Pattern>, after: &Pattern) {
+    /// dead, on a key that was compared before: the key is owed to that peer, who will say so
+    /// before its knowledge is taken over.
+    fn tell_open_sessions(&mut self, key: KeyHash, before: Option<&Pattern>, after: &Pattern) {
         if self.sessions.is_empty() {
             return;
         }
         let held: BTreeSet<Dot> = before.into_iter().flat_map(Pattern::live_dots).collect();
-        let new: Vec<Dot> = after.live_dots().filter(|dot| !held.contains(dot)).collect();
-        let others = self.sessions.iter_mut().filter(|(id, _)| self.hearing != Some(**id));
-        for (_, live) in others {
-            let known = live.session.their_knowledge();
-            if known.is_some_and(|known| new.iter().any(|dot| known.covers(*dot))) {
-                live.session.mark_incomplete();
+        let mut new = after.live_dots().filter(|dot| !held.contains(dot));
+        if new.all(|dot| Some(dot.actor) == self.actor) {
+            return;
+        }
+        for (id, live) in &mut self.sessions {
+            if self.hearing != Some(*id) && live.session.announced().is_some() {
+                live.session.ship(key, Scope::Fresh);
             }
         }
     }

@@ -98,7 +98,8 @@ impl Replica {
                 let live = self.sessions.get(&session);
                 let quiet = live
                     .is_some_and(|live| self.changes == live.changes_at_hello + live.own_changes);
-                vec![Frame::Done { standing: self.standing(), quiet }]
+                let complete = live.is_some_and(|live| live.session.is_complete());
+                vec![Frame::Done { standing: self.standing(), quiet, complete }]
             }
         })
     }
@@ -213,9 +214,13 @@ impl Replica {
     /// comparison and before knowledge is taken over, or removals are forgotten.
     fn residue(&self, session: SessionId, rows: &Overlay<'_>) -> Result<Vec<Frame>, TableError> {
         let announced = self.announced(session);
+        let live = self.sessions.get(&session);
+        let known = live.and_then(|live| live.session.their_knowledge().cloned());
+        let known = known.unwrap_or_default();
         let mut parts = Vec::new();
         for (key, silent) in &self.silent {
-            let context = silent.beyond(&announced);
+            // What the peer announced it knows itself.
+            let context = silent.beyond(&announced).beyond(&known);
             if context.is_empty() {
                 continue;
             }

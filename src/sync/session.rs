@@ -121,7 +121,7 @@ pub struct Session {
     said_something: bool,
     residue_sent: bool,
     i_am_done: bool,
-    their_done: Option<(Standing, bool)>,
+    their_done: Option<(Standing, bool, bool)>,
     incomplete: bool,
     outcome: Option<Outcome>,
     turns: u32,
@@ -253,8 +253,8 @@ impl Session {
     }
 
     /// The peer has nothing more to say.
-    pub fn on_done(&mut self, standing: Standing, quiet: bool) {
-        self.their_done = Some((standing, quiet));
+    pub fn on_done(&mut self, standing: Standing, quiet: bool, complete: bool) {
+        self.their_done = Some((standing, quiet, complete));
     }
 
     /// The peer's turn is over. False where the session has taken too many turns.
@@ -296,6 +296,11 @@ impl Session {
     /// Something was found that this session cannot close.
     pub fn mark_incomplete(&mut self) {
         self.incomplete = true;
+    }
+
+    /// True iff all that was sent could be taken in.
+    pub fn is_complete(&self) -> bool {
+        !self.incomplete
     }
 
     fn owes_anything(&self) -> bool {
@@ -442,11 +447,11 @@ impl Session {
     }
 
     fn finish(&mut self, mine: Standing, quiet: bool) {
-        let Some((theirs, they_were_quiet)) = self.their_done else {
+        let Some((theirs, they_were_quiet, they_are_complete)) = self.their_done else {
             return;
         };
         let explained = !quiet || !they_were_quiet;
-        self.outcome = Some(if self.incomplete {
+        self.outcome = Some(if self.incomplete || !they_are_complete {
             Outcome::Incomplete
         } else if mine.root != theirs.root && !explained {
             Outcome::Diverged

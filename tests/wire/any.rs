@@ -148,7 +148,9 @@ impl Any {
             6 => Frame::AskContent(self.list(9, |any| Digest(any.bytes()))),
             7 => Frame::Contents(self.list(3, Self::content)),
             8 => Frame::Residue(self.list(3, Self::part)),
-            9 => Frame::Done { standing: self.standing(), quiet: self.flag() },
+            9 => {
+                Frame::Done { standing: self.standing(), quiet: self.flag(), complete: self.flag() }
+            }
             10 => {
                 let refusals = [Refusal::Malformed, Refusal::ShapeDiffers, Refusal::Busy];
                 let at = self.below(3);

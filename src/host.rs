@@ -260,6 +260,12 @@ impl Host {
     fn reload(&mut self, space: &SpaceId) {
         let rows = Overlay::new(&*self.disk, &self.staged);
         let found = table::catalogue(&rows).ok();
+        let exists = found.as_ref().is_none_or(|all| all.iter().any(|table| table.id() == space));
+        if !exists {
+            // It came into being in the step that failed.
+            self.replicas.remove(space);
+            return;
+        }
         let table = found.and_then(|all| all.into_iter().find(|table| table.id() == space));
         let seed = self.chance.draw();
         let fresh = table.and_then(|table| Replica::open(table, self.me, seed, &rows).ok());

@@ -197,9 +197,18 @@ impl Pattern {
         })
     }
 
-    /// The first limit this state breaks, in words, or `None`. A function of the state alone, so
-    /// every replica judges alike.
+    /// The first limit this whole state breaks, in words, or `None`. A function of the state
+    /// alone, so every replica judges alike.
     pub fn broken_limit(&self) -> Option<&'static str> {
+        if self.residue(&VersionVector::new()).len() > CONTEXT_ACTORS_MAX {
+            return Some("more than 1,024 actors in its context");
+        }
+        self.broken_part_limit()
+    }
+
+    /// As [`Pattern::broken_limit`], for a state that may lack entries its context speaks of: a
+    /// register row, or what travels of a pattern.
+    pub fn broken_part_limit(&self) -> Option<&'static str> {
         let sorted = is_strictly_sorted(&self.episodes)
             && is_strictly_sorted(&self.opinions)
             && is_strictly_sorted(&self.contents);
@@ -208,9 +217,6 @@ impl Pattern {
         }
         if self.episodes.len() > EPISODES_MAX {
             return Some("more than 65,536 episodes");
-        }
-        if self.residue(&VersionVector::new()).len() > CONTEXT_ACTORS_MAX {
-            return Some("more than 1,024 actors in its context");
         }
         if self.opinions.len() > OPINIONS_MAX || self.contents.len() > DESCRIPTIONS_MAX {
             return Some("more than 1,024 opinions or descriptions");

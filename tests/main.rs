@@ -12,5 +12,6 @@ mod cost;
 mod golden;
 mod laws;
 mod migrations;
+mod regression;
 mod wire;
 mod world;

@@ -41,7 +41,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Pattern, DecodeError> {
     pattern.episodes = decode_citations(citations)?;
     read_registers(&mut reader, &mut pattern)?;
     reader.end("a record")?;
-    if let Some(rule) = pattern.broken_limit() {
+    if let Some(rule) = pattern.broken_part_limit() {
         return Err(DecodeError::Invalid { what: "a record", rule });
     }
     canonical(bytes, &encode_record(&pattern), "a record")?;

@@ -112,18 +112,20 @@ impl Replica {
     /// Root and knowledge are one snapshot: both are taken here, between two writes.
     fn hello(&mut self, session: SessionId, thorough: bool) -> Frame {
         let standing = self.standing();
-        let rows = self.knowledge.len().min(KNOWLEDGE_ROWS_MAX);
+        // A lower floor is sound: rows that do not fit are not announced at all.
+        let rows = self.knowledge.rows().iter().take(KNOWLEDGE_ROWS_MAX).copied().collect();
+        let announced = VersionVector::from_sorted(rows).expect("rows of a vector are sorted");
         let holes = self.holes.iter().take(HOLES_MAX).copied().collect();
         let hello = Hello {
             standing,
             shape: self.table.shape(),
-            knowledge_rows: u32::try_from(rows).expect("at most 2^20"),
+            knowledge_rows: u32::try_from(announced.len()).expect("at most 2^20"),
             holes,
             thorough,
         };
         if let Some(live) = self.sessions.get_mut(&session) {
             live.changes_at_hello = self.changes;
-            live.session.announce(standing, Arc::new(self.knowledge.clone()));
+            live.session.announce(standing, Arc::new(announced));
         }
         Frame::Hello(hello)
     }

@@ -172,7 +172,8 @@ impl Replica {
             replica.note_row(key, row, rows)?;
         }
         replica.index.refresh();
-        replica.counts.wants = replica.table.wants(rows, usize::MAX)?.len() as u64;
+        // Few rows, read so that damage in them is met here and not in the middle of a session.
+        replica.table.wants(rows, usize::MAX)?;
         Ok(replica)
     }
 
@@ -219,6 +220,12 @@ impl Replica {
         }
     }
 
+    /// The root, its marked nodes rehashed once for all who ask next.
+    pub fn fresh_root(&mut self) -> Digest {
+        self.index.refresh();
+        self.index.root()
+    }
+
     /// Time passes: fresh events are pushed, due sessions opened, some contexts forgotten.
     pub fn tick(
         &mut self,
@@ -243,7 +250,7 @@ impl Replica {
 
     /// Something we published may be lost: ask around soon.
     pub fn publish_failed(&mut self, now: Millis) {
-        self.peers.want_any(now);
+        self.peers.quicken(now);
     }
 
     fn knowledge_hash(&self) -> u64 {

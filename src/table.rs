@@ -5,6 +5,6 @@ mod keys;
 mod rows;
 mod space;
 
-pub use keys::{CHUNK_BYTES, META_FORMAT, META_REPLICA};
+pub use keys::{CHUNK_BYTES, META_REPLICA};
 pub use rows::{Sealed, TableError};
 pub use space::{Change, DigestRow, LOG_ROWS_MAX, Table, catalogue, create_space, replica_id};

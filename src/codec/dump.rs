@@ -20,7 +20,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::lattice::{Actor, Dot, VersionVector};
 use crate::pattern::{
-    Citation, Content, Digest, Encoding, Pattern, ReplicaId, Shape, SpaceId, Voice, summarise,
+    Citation, Content, Digest, Encoding, Pattern, ReplicaId, Shape, SpaceId, Summary, Voice,
+    summarise,
 };
 
 pub use plain::{OBSERVATION_FIELDS, decode_observation};
@@ -207,12 +208,7 @@ pub fn encode_values(pattern: &Pattern, contents: &[(Digest, Option<Content>)]) 
     text(&ValuesWire {
         pattern: pattern.id.as_str(),
         labels,
-        max: summary.map(|summary| summary.max.to_f64()),
-        mean: summary.map(|summary| summary.mean.to_f64()),
-        strength: summary.map(|summary| summary.strength.to_f64()),
-        voices: summary.map_or(0, |summary| summary.voices),
-        weight: summary.map_or(0, |summary| summary.weight),
-        last_consolidated: summary.and_then(|summary| iso_utc(summary.last_consolidated_ms)),
+        summary: SummaryWire::new(summary),
         episodes: pattern.episode_ids().map(crate::pattern::EpisodeId::as_str).collect(),
     })
 }
@@ -338,16 +334,36 @@ struct ContentWire {
     embedding: Option<Vec<f32>>,
 }
 
+/// What the opinions on a pattern say together, as people read it.
 #[derive(Serialize)]
-struct ValuesWire<'p> {
-    pattern: &'p str,
-    labels: Vec<String>,
+pub(crate) struct SummaryWire {
     max: Option<f64>,
     mean: Option<f64>,
     strength: Option<f64>,
     voices: u32,
     weight: u64,
     last_consolidated: Option<String>,
+}
+
+impl SummaryWire {
+    pub(crate) fn new(summary: Option<Summary>) -> Self {
+        Self {
+            max: summary.map(|summary| summary.max.to_f64()),
+            mean: summary.map(|summary| summary.mean.to_f64()),
+            strength: summary.map(|summary| summary.strength.to_f64()),
+            voices: summary.map_or(0, |summary| summary.voices),
+            weight: summary.map_or(0, |summary| summary.weight),
+            last_consolidated: summary.and_then(|summary| iso_utc(summary.last_consolidated_ms)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ValuesWire<'p> {
+    pattern: &'p str,
+    labels: Vec<String>,
+    #[serde(flatten)]
+    summary: SummaryWire,
     episodes: Vec<&'p str>,
 }
 

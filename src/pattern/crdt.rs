@@ -99,7 +99,7 @@ impl CmRDT for Pattern {
         if self.context.covers(op.dot) {
             return Ok(());
         }
-        match needed(op).find(|dot| !self.context.covers(*dot)) {
+        match op.builds_on().find(|dot| !self.context.covers(*dot)) {
             Some(missing) => Err(ApplyError::Gap { id: self.id.clone(), missing }),
             None => Ok(()),
         }
@@ -130,12 +130,4 @@ impl ResetRemove<u64> for Pattern {
 fn forked<E: Entry>(mine: &[E], theirs: &[E]) -> Option<Dot> {
     let all = join_entries(mine, theirs, |_| false, |_| false);
     all.windows(2).find(|pair| pair[0].dot() == pair[1].dot()).map(|pair| pair[0].dot())
-}
-
-/// The events an operation builds on: the author's previous one, and those it superseded.
-fn needed(op: &Delta) -> impl Iterator<Item = Dot> + '_ {
-    let previous = Dot::new(op.dot.actor, op.previous);
-    let episodes = op.kills.episodes.iter().map(Entry::dot);
-    let registers = op.kills.opinions.iter().chain(&op.kills.contents).copied();
-    (op.previous > 0).then_some(previous).into_iter().chain(episodes).chain(registers)
 }

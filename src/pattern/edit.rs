@@ -148,8 +148,7 @@ impl Pattern {
         if seen(delta.dot) {
             return DeltaOutcome::Covered;
         }
-        let known_before = delta.previous == 0 || seen(delta.base());
-        if !known_before || !delta.kills.dots().all(seen) {
+        if !delta.builds_on().all(seen) {
             return DeltaOutcome::Gap;
         }
         let kills = &delta.kills;
@@ -164,9 +163,11 @@ impl Pattern {
 }
 
 impl Delta {
-    /// The author's previous event on this pattern.
-    fn base(&self) -> Dot {
-        Dot::new(self.dot.actor, self.previous)
+    /// The events that must be included before this one: the author's previous one on this
+    /// pattern, and those it supersedes.
+    pub(super) fn builds_on(&self) -> impl Iterator<Item = Dot> + '_ {
+        let previous = (self.previous > 0).then_some(Dot::new(self.dot.actor, self.previous));
+        previous.into_iter().chain(self.kills.dots())
     }
 
     /// The entries it wrote, as a pattern of their own.

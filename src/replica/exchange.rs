@@ -28,6 +28,13 @@ pub(super) struct Live {
     pub(super) report: SessionReport,
 }
 
+impl Live {
+    /// True iff nothing but this session has changed the space since our Hello.
+    pub(super) fn is_quiet(&self, changes: u64) -> bool {
+        changes == self.changes_at_hello + self.own_changes
+    }
+}
+
 impl Replica {
     /// Opens sessions that are due; the streams come later. One outbound session per peer.
     pub(super) fn open_due(&mut self, now: Millis, out: &mut Vec<Output>) {

@@ -80,7 +80,6 @@ impl Replica {
         envelope: Envelope,
         rows: &mut Overlay<'_>,
     ) -> Result<(), Trouble> {
-        let standing = self.standing();
         let live = self.live(session)?;
         if live.session.is_my_turn() {
             return Err(Broken::malformed("a frame out of turn").into());
@@ -88,7 +87,8 @@ impl Replica {
         let introduced = live.session.their_knowledge().is_some();
         match envelope.frame {
             Frame::Beat(theirs) => {
-                if !live.session.on_beat(theirs, standing) {
+                let mine = self.standing();
+                if !self.live(session)?.session.on_beat(theirs, mine) {
                     return Err(Broken::malformed("a beat in the middle of a session").into());
                 }
             }
@@ -139,11 +139,10 @@ impl Replica {
     }
 
     fn hear_turn_end(&mut self, session: SessionId) -> Result<(), Trouble> {
-        let standing = self.standing();
-        let changes = self.changes;
+        let (root, changes) = (self.fresh_root(), self.changes);
         let live = self.live(session)?;
-        let quiet = changes == live.changes_at_hello + live.own_changes;
-        if !live.session.on_turn_end(standing, quiet) {
+        let quiet = live.is_quiet(changes);
+        if !live.session.on_turn_end(root, quiet) {
             return Err(Broken::malformed("too many turns").into());
         }
         Ok(())
@@ -189,9 +188,9 @@ impl Replica {
         let Some(live) = self.sessions.get_mut(&session) else {
             return Ok(());
         };
-        let received = live.session.on_walk(nodes, cut, &self.index);
-        let received = received.ok_or_else(|| Broken::malformed("a walk that does not fit"))?;
-        for key in received.differing {
+        let differing = live.session.on_walk(nodes, cut, &self.index);
+        let differing = differing.ok_or_else(|| Broken::malformed("a walk that does not fit"))?;
+        for key in differing {
             self.choose(session, key, rows)?;
         }
         Ok(())

@@ -90,7 +90,7 @@ impl Replica {
         }
         self.outbox.events.clear();
         if std::mem::take(&mut self.outbox.overflowed) {
-            self.peers.want_any(now);
+            self.peers.quicken(now);
         }
     }
 

@@ -56,13 +56,12 @@ impl Replica {
         rows: &mut Overlay<'_>,
     ) -> Result<(), TableError> {
         let frames = self.frames_of(session, emit, rows)?;
-        let standing = self.standing();
-        let changes = self.changes;
+        let (root, changes) = (self.fresh_root(), self.changes);
         let Some(live) = self.sessions.get_mut(&session) else {
             return Ok(());
         };
-        let quiet = changes == live.changes_at_hello + live.own_changes;
-        let ends_turn = live.session.said(emit, standing, quiet);
+        let quiet = live.is_quiet(changes);
+        let ends_turn = live.session.said(emit, root, quiet);
         let last = frames.len().checked_sub(1);
         for (at, frame) in frames.into_iter().enumerate() {
             enqueue(live, frame, ends_turn && Some(at) == last);
@@ -96,8 +95,7 @@ impl Replica {
             Emit::Residue => self.residue(session, rows)?,
             Emit::Done => {
                 let live = self.sessions.get(&session);
-                let quiet = live
-                    .is_some_and(|live| self.changes == live.changes_at_hello + live.own_changes);
+                let quiet = live.is_some_and(|live| live.is_quiet(self.changes));
                 let complete = live.is_some_and(|live| live.session.is_complete());
                 vec![Frame::Done { standing: self.standing(), quiet, complete }]
             }

@@ -72,12 +72,7 @@ impl Peers {
         }
     }
 
-    /// Everyone may lack something: a gossip message was lost.
-    pub fn want_any(&mut self, now: Millis) {
-        self.quicken(now);
-    }
-
-    /// Something changed here or there: ask more often again.
+    /// Something changed, or was lost, here or there: ask more often again.
     pub fn quicken(&mut self, now: Millis) {
         self.interval_ms = BEAT_BUSY_MS;
         self.next_at = self.next_at.min(now.after(BEAT_BUSY_MS));

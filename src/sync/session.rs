@@ -80,7 +80,7 @@ pub enum Emit {
 
 /// Keys below a prefix that are to be shipped, except some.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Range {
+pub(super) struct Range {
     prefix: Prefix,
     after: Option<KeyHash>,
     skip: BTreeSet<KeyHash>,
@@ -91,13 +91,6 @@ pub struct Range {
 struct Theirs {
     hello: Hello,
     knowledge: Arc<VersionVector>,
-}
-
-/// Keys a walk found to differ; the caller decides for each whether to ship or to ask.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Received {
-    /// Both sides hold these, with different live parts.
-    pub differing: Vec<KeyHash>,
 }
 
 /// One side of one session.
@@ -258,12 +251,12 @@ impl Session {
     }
 
     /// The peer's turn is over. False where the session has taken too many turns.
-    pub fn on_turn_end(&mut self, mine: Standing, quiet: bool) -> bool {
+    pub fn on_turn_end(&mut self, root: Digest, quiet: bool) -> bool {
         self.turns += 1;
         self.my_turn = true;
         self.said_something = false;
         if self.i_am_done && self.their_done.is_some() && !self.owes_anything() {
-            self.finish(mine, quiet);
+            self.finish(root, quiet);
         }
         self.i_am_done = false;
         self.start_walk_if_due();
@@ -402,9 +395,9 @@ impl Session {
         self.contents.pop_front()
     }
 
-    /// Settles what was just said. True iff it ends the turn. Done always does; `mine` and `quiet`
+    /// Settles what was just said. True iff it ends the turn. Done always does; `root` and `quiet`
     /// are what it said.
-    pub fn said(&mut self, emit: &Emit, mine: Standing, quiet: bool) -> bool {
+    pub fn said(&mut self, emit: &Emit, root: Digest, quiet: bool) -> bool {
         let ends = match emit {
             Emit::Done | Emit::Beat => true,
             Emit::Residue => false,
@@ -427,7 +420,7 @@ impl Session {
             Emit::Done => {
                 self.i_am_done = true;
                 if self.their_done.is_some() {
-                    self.finish(mine, quiet);
+                    self.finish(root, quiet);
                 }
             }
             Emit::Beat if self.turns > 1 => self.outcome = Some(Outcome::Equal),
@@ -446,14 +439,14 @@ impl Session {
         !self.owes_anything()
     }
 
-    fn finish(&mut self, mine: Standing, quiet: bool) {
+    fn finish(&mut self, root: Digest, quiet: bool) {
         let Some((theirs, they_were_quiet, they_are_complete)) = self.their_done else {
             return;
         };
         let explained = !quiet || !they_were_quiet;
         self.outcome = Some(if self.incomplete || !they_are_complete {
             Outcome::Incomplete
-        } else if mine.root != theirs.root && !explained {
+        } else if root != theirs.root && !explained {
             Outcome::Diverged
         } else {
             Outcome::Complete

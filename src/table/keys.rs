@@ -7,8 +7,6 @@ use crate::pattern::{Digest, KeyHash};
 /// Most bytes of one piece of a long value; with its checksum it stays below the disk's limit.
 pub const CHUNK_BYTES: usize = 3_584;
 
-/// `meta`: the number of the format of everything else.
-pub const META_FORMAT: &[u8] = b"mformat";
 /// `meta`: the stable name of this replica.
 pub const META_REPLICA: &[u8] = b"mreplica";
 

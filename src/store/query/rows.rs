@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::codec::dump::iso_utc;
+use crate::codec::dump::{SummaryWire, iso_utc};
 use crate::pattern::{EpisodeId, SpaceId, WriteReport};
 use crate::store::PatternView;
 
@@ -71,12 +71,8 @@ impl<'r> ListRow<'r> {
 #[derive(Serialize)]
 pub(super) struct GetRow<'r> {
     pattern: &'r str,
-    max: Option<f64>,
-    mean: Option<f64>,
-    strength: Option<f64>,
-    voices: u32,
-    weight: u64,
-    last_consolidated: Option<String>,
+    #[serde(flatten)]
+    summary: SummaryWire,
     episodes: Vec<&'r str>,
     contents: Vec<ContentRow<'r>>,
 }
@@ -92,7 +88,6 @@ struct ContentRow<'r> {
 
 impl<'r> GetRow<'r> {
     pub(super) fn new(view: &'r PatternView) -> Self {
-        let summary = view.summary;
         let contents = view.contents.iter().map(|(digest, content)| {
             let content = content.as_ref();
             ContentRow {
@@ -104,12 +99,7 @@ impl<'r> GetRow<'r> {
         });
         Self {
             pattern: view.id.as_str(),
-            max: summary.map(|summary| summary.max.to_f64()),
-            mean: summary.map(|summary| summary.mean.to_f64()),
-            strength: summary.map(|summary| summary.strength.to_f64()),
-            voices: summary.map_or(0, |summary| summary.voices),
-            weight: summary.map_or(0, |summary| summary.weight),
-            last_consolidated: summary.and_then(|summary| iso_utc(summary.last_consolidated_ms)),
+            summary: SummaryWire::new(view.summary),
             episodes: view.episodes.iter().map(EpisodeId::as_str).collect(),
             contents: contents.collect(),
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Range, Received, Session};
+use super::{Range, Session};
 use crate::codec::frame::{Scope, WalkBody, WalkNode};
 use crate::index::{Index, Node, Prefix};
 use crate::pattern::{Digest, KeyHash};
@@ -11,16 +11,16 @@ use crate::pattern::{Digest, KeyHash};
 impl Session {
     /// Nodes of the peer's trie. Queues what is only here or only there; returns what differs.
     /// `None` where the nodes do not fit together. O(nodes) and one trie look-up each.
-    pub fn on_walk(&mut self, nodes: &[WalkNode], cut: u8, index: &Index) -> Option<Received> {
+    pub fn on_walk(&mut self, nodes: &[WalkNode], cut: u8, index: &Index) -> Option<Vec<KeyHash>> {
         self.walking = true;
-        let mut received = Received::default();
+        let mut differing = Vec::new();
         for node in nodes {
             let prefix = Prefix::from_parts(node.depth, node.prefix)?;
             match &node.body {
                 WalkBody::Leaf(theirs) => {
                     let inside = theirs.iter().all(|(key, _)| prefix.contains(key));
                     inside.then_some(())?;
-                    self.compare_leaf(prefix, theirs, cut, index, &mut received);
+                    self.compare_leaf(prefix, theirs, cut, index, &mut differing);
                 }
                 WalkBody::Inner(theirs) if node.depth < 32 => {
                     self.compare_inner(prefix, theirs, cut, index);
@@ -28,7 +28,7 @@ impl Session {
                 WalkBody::Inner(_) => return None,
             }
         }
-        Some(received)
+        Some(differing)
     }
 
     fn compare_leaf(
@@ -37,13 +37,13 @@ impl Session {
         theirs: &[(KeyHash, Digest)],
         cut: u8,
         index: &Index,
-        received: &mut Received,
+        differing: &mut Vec<KeyHash>,
     ) {
         for (key, digest) in theirs {
             match index.get(key) {
                 None => self.ask(*key, Scope::Fresh),
                 Some(mine) if shorten(mine, cut) == *digest => {}
-                Some(_) => received.differing.push(*key),
+                Some(_) => differing.push(*key),
             }
         }
         let skip: BTreeSet<KeyHash> = theirs.iter().map(|(key, _)| *key).collect();

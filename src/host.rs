@@ -1,15 +1,18 @@
 //! All spaces of one node over one disk: steps are staged, committed together, then released.
 //! It must never know a thread or a clock; whoever drives it hands both in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::{Batch, Disk, DiskError, Overlay};
 use crate::migrations::{self, MigrationError};
 use crate::pattern::{ReplicaId, SpaceId, Write, WriteReport};
 use crate::port::{NetInput, NetOutput, Peer, SessionId, SpaceTag, Verdict};
-use crate::replica::{Absorb, Output, Replica, View};
+use crate::replica::{Absorb, Output, Replica, Trust, View};
 use crate::sync::{Chance, Millis};
-use crate::table::{self, TableError};
+use crate::table::{self, Lost, TableError};
+
+/// Damaged records and contents one step may run into before it is given up.
+const ASIDE_MAX: u32 = 64;
 
 /// Most spaces of one store.
 pub const SPACES_MAX: usize = 1_024;
@@ -104,6 +107,8 @@ pub struct Host {
     outputs: Vec<Output>,
     /// The connected peers, and whether we lead.
     peers: BTreeMap<Peer, bool>,
+    /// Spaces with staged writes, whose account must go with them.
+    touched: BTreeSet<SpaceId>,
     failure: Option<String>,
 }
 
@@ -127,7 +132,10 @@ impl Host {
         let mut replicas = BTreeMap::new();
         for table in table::catalogue(&rows)? {
             let id = table.id().clone();
-            replicas.insert(id, Replica::open(table, me, chance.draw(), &rows)?);
+            let mut replica = Replica::open(table, me, chance.draw(), Trust::Account, &mut rows)?;
+            // Opening may have set damaged records aside.
+            replica.write_account(&mut rows)?;
+            replicas.insert(id, replica);
         }
         let batch = rows.into_batch();
         if !batch.is_empty() {
@@ -135,8 +143,8 @@ impl Host {
             disk.flush()?;
         }
         let (tags, peers) = (BTreeMap::new(), BTreeMap::new());
-        let (staged, outputs, failure) = (empty, Vec::new(), None);
-        Ok(Self { disk, replicas, tags, me, chance, staged, outputs, peers, failure })
+        let (staged, outputs, touched, failure) = (empty, Vec::new(), BTreeSet::new(), None);
+        Ok(Self { disk, replicas, tags, me, chance, staged, outputs, peers, touched, failure })
     }
 
     /// Stages one step. Its outputs come out of [`Host::commit`].
@@ -160,7 +168,7 @@ impl Host {
                     .map(Reply::Written)
             }
             Input::Sync(space, peer) => self
-                .with(&space, |replica, _, out| Ok(replica.open_session(peer, out)))
+                .with(&space, |replica, rows, out| replica.open_session(peer, rows, out))
                 .map(Reply::Session),
             Input::Tick => {
                 let mut outcome = Ok(Reply::Done);
@@ -210,9 +218,11 @@ impl Host {
         }
         let mut rows = Overlay::new(&*self.disk, &self.staged);
         let table = table::create_space(&mut rows, space)?;
-        let mut replica = Replica::open(table, self.me, self.chance.draw(), &rows)?;
+        let seed = self.chance.draw();
+        let mut replica = Replica::open(table, self.me, seed, Trust::Staged, &mut rows)?;
         self.peers.iter().for_each(|(peer, leads)| replica.peer_up(*peer, *leads, Millis(0)));
         self.staged.merge(rows.into_batch());
+        self.touched.insert(space.clone());
         self.replicas.insert(space.clone(), replica);
         Ok(())
     }
@@ -220,57 +230,70 @@ impl Host {
     fn with<T>(
         &mut self,
         space: &SpaceId,
-        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<T>,
+        act: impl FnMut(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<T>,
     ) -> Result<T, StepError> {
         self.run(space, Checked::No, act)
     }
 
-    /// Runs a step of one replica on an overlay of its own; on an error nothing of it remains.
+    /// Runs a step of one replica on an overlay of its own; on an error nothing of it remains. What
+    /// it finds damaged is set aside first, durably as all that is staged, and the step runs anew.
     fn run<T>(
         &mut self,
         space: &SpaceId,
         checked: Checked,
-        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<T>,
+        mut act: impl FnMut(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<T>,
     ) -> Result<T, StepError> {
-        let Some(replica) = self.replicas.get_mut(space) else {
-            return Err(StepError::NoSpace(space.clone()));
-        };
-        let mut rows = Overlay::new(&*self.disk, &self.staged);
-        let mut out = Vec::new();
-        match act(replica, &mut rows, &mut out) {
-            Ok(value) => {
-                let batch = rows.into_batch();
-                self.staged.merge(batch);
-                self.outputs.append(&mut out);
-                Ok(value)
-            }
-            Err(error @ (TableError::Limit { .. } | TableError::Shape { .. }))
-                if checked == Checked::Whole =>
-            {
-                Err(error.into())
-            }
-            Err(error) => {
-                self.reload(space);
-                Err(error.into())
+        let mut set_aside = 0;
+        loop {
+            let Some(replica) = self.replicas.get_mut(space) else {
+                return Err(StepError::NoSpace(space.clone()));
+            };
+            let mut rows = Overlay::new(&*self.disk, &self.staged);
+            let mut out = Vec::new();
+            match act(replica, &mut rows, &mut out) {
+                Ok(value) => {
+                    if rows.has_writes() {
+                        self.touched.insert(space.clone());
+                    }
+                    let batch = rows.into_batch();
+                    self.staged.merge(batch);
+                    self.outputs.append(&mut out);
+                    return Ok(value);
+                }
+                Err(error @ (TableError::Limit { .. } | TableError::Shape { .. }))
+                    if checked == Checked::Whole =>
+                {
+                    return Err(error.into());
+                }
+                Err(TableError::Damaged { lost: Some(lost), .. }) if set_aside < ASIDE_MAX => {
+                    set_aside += 1;
+                    self.reload(space, Some(lost));
+                }
+                Err(error) => {
+                    if let TableError::Disk(error) = &error {
+                        // What cannot be read cannot be kept in step with either.
+                        self.failure.get_or_insert(error.to_string());
+                    }
+                    self.reload(space, None);
+                    return Err(error.into());
+                }
             }
         }
     }
 
-    /// Builds a replica anew from what is staged: what a failed step did to it in RAM is gone.
-    fn reload(&mut self, space: &SpaceId) {
-        let rows = Overlay::new(&*self.disk, &self.staged);
-        let found = table::catalogue(&rows).ok();
-        let exists = found.as_ref().is_none_or(|all| all.iter().any(|table| table.id() == space));
-        if !exists {
-            // It came into being in the step that failed.
-            self.replicas.remove(space);
-            return;
-        }
-        let table = found.and_then(|all| all.into_iter().find(|table| table.id() == space));
+    /// Builds a replica anew from what is staged: what a failed step did to it in RAM is gone, and
+    /// so is what was lost to damage.
+    fn reload(&mut self, space: &SpaceId, lost: Option<Lost>) {
         let seed = self.chance.draw();
-        let fresh = table.and_then(|table| Replica::open(table, self.me, seed, &rows).ok());
-        match fresh {
-            Some(mut replica) => {
+        let mut rows = Overlay::new(&*self.disk, &self.staged);
+        let opened = reopen(&mut rows, space, self.me, seed, lost);
+        let batch = rows.into_batch();
+        match opened {
+            Ok(Some(mut replica)) => {
+                if !batch.is_empty() {
+                    self.staged.merge(batch);
+                    self.touched.insert(space.clone());
+                }
                 let old = self.replicas.get(space);
                 let open = old.into_iter().flat_map(Replica::open_sessions);
                 let close = |session| Output::Net(NetOutput::Close { session });
@@ -281,7 +304,11 @@ impl Host {
                 peers.for_each(|(peer, leads)| replica.peer_up(*peer, *leads, Millis(0)));
                 self.replicas.insert(space.clone(), replica);
             }
-            None => self.failure = Some(format!("space {space} could not be read back")),
+            // It came into being in the step that failed.
+            Ok(None) => drop(self.replicas.remove(space)),
+            Err(error) => {
+                self.failure.get_or_insert(format!("space {space} could not be read: {error}"));
+            }
         }
     }
 
@@ -342,7 +369,7 @@ impl Host {
     fn in_session(
         &mut self,
         session: SessionId,
-        act: impl FnOnce(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<()>,
+        act: impl FnMut(&mut Replica, &mut Overlay<'_>, &mut Vec<Output>) -> Stepped<()>,
     ) -> Result<(), StepError> {
         let owner = self.replicas.iter().find(|(_, replica)| replica.has_session(session));
         match owner.map(|(space, _)| space.clone()) {
@@ -354,15 +381,17 @@ impl Host {
     /// Makes everything staged durable, then releases its outputs. On an error nothing staged has
     /// happened: replicas are read back from the last durable state and the store is read-only.
     pub fn commit(&mut self) -> Result<Vec<Output>, DiskError> {
+        let accounts = self.stage_accounts();
         let staged = std::mem::take(&mut self.staged);
         if !staged.is_empty() {
-            let durable = self.disk.commit(&staged).and_then(|()| self.disk.flush());
-            if let Err(error) = durable {
+            let durable = accounts.and_then(|()| self.disk.commit(&staged));
+            if let Err(error) = durable.and_then(|()| self.disk.flush()) {
                 self.outputs.clear();
                 self.failure.get_or_insert(error.to_string());
                 for space in self.spaces() {
-                    self.reload(&space);
+                    self.reload(&space, None);
                 }
+                self.staged.clear();
                 return Err(error);
             }
         }
@@ -371,6 +400,25 @@ impl Host {
             replica.fresh_root();
         }
         Ok(std::mem::take(&mut self.outputs))
+    }
+
+    /// What the rows of each space that changed add up to goes into the same batch.
+    fn stage_accounts(&mut self) -> Result<(), DiskError> {
+        for space in std::mem::take(&mut self.touched) {
+            let Some(replica) = self.replicas.get_mut(&space) else {
+                continue;
+            };
+            let mut rows = Overlay::new(&*self.disk, &self.staged);
+            match replica.write_account(&mut rows) {
+                Ok(()) => {}
+                Err(TableError::Disk(error)) => return Err(error),
+                // The row is replaced whatever it was.
+                Err(error) => tracing::error!(%space, %error, "the account could not be compared"),
+            }
+            let batch = rows.into_batch();
+            self.staged.merge(batch);
+        }
+        Ok(())
     }
 
     /// True iff something waits for the next tick.
@@ -411,4 +459,24 @@ impl Host {
         let replica = self.replicas.get(space)?;
         Some(View::new(replica, Overlay::new(&*self.disk, &self.staged)))
     }
+}
+
+/// A space as its rows say it is, after what was lost to damage is set aside. `None` where the rows
+/// know of no such space.
+fn reopen(
+    rows: &mut Overlay<'_>,
+    space: &SpaceId,
+    me: ReplicaId,
+    seed: u64,
+    lost: Option<Lost>,
+) -> Result<Option<Replica>, TableError> {
+    let found = table::catalogue(rows)?.into_iter().find(|table| table.id() == space);
+    let Some(table) = found else {
+        return Ok(None);
+    };
+    if let Some(lost) = lost {
+        tracing::error!(%space, ?lost, "damaged: it must come from a peer again");
+        table.set_aside(rows, lost)?;
+    }
+    Replica::open(table, me, seed, Trust::Staged, rows).map(Some)
 }

@@ -3,6 +3,7 @@
 
 mod exchange;
 mod hear;
+mod knowledge;
 mod local;
 mod merge;
 mod rumors;
@@ -11,17 +12,17 @@ mod speak;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use crate::codec::frame::Standing;
+use crate::codec::frame::HOLES_MAX;
 use crate::codec::knowledge_hash;
 use crate::disk::Overlay;
 use crate::index::Index;
-use crate::lattice::{Actor, Dot, VersionVector};
+use crate::lattice::{Actor, VersionVector};
 use crate::pattern::{
     Content, Digest, KeyHash, Pattern, PatternId, ReplicaId, Shape, SpaceId, WriteReport,
 };
 use crate::port::{NetOutput, Peer, SessionId, SpaceTag};
 use crate::sync::{Chance, Millis, Outcome, Peers};
-use crate::table::{DigestRow, Table, TableError};
+use crate::table::{DigestRow, Sum, Table, TableError};
 use exchange::Live;
 pub use rumors::RUMOR_DELAY_MS;
 
@@ -53,6 +54,15 @@ pub enum Output {
     Net(NetOutput),
     /// A session is over.
     Ended(SessionReport),
+}
+
+/// What the rows of a space are held against when they are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// The account that was written with them.
+    Account,
+    /// Nothing: they were staged a moment ago, and the account is written with the batch.
+    Staged,
 }
 
 /// States from a dump: one side of a session, without a peer.
@@ -110,6 +120,10 @@ pub struct Replica {
     index: Index,
     /// What is fully incorporated, our own events included.
     knowledge: VersionVector,
+    /// What was known before a hole was closed.
+    once: knowledge::Once,
+    /// The sum over the rows of both and of the holes.
+    sum: Sum,
     actor: Option<Actor>,
     counter: u64,
     /// Our previous event on each key, exact, for this incarnation only.
@@ -135,18 +149,46 @@ pub struct Replica {
 
 impl Replica {
     /// Reads a space: its digest rows and knowledge, and the few records with a context.
-    /// O(patterns) rows, no pattern decoded otherwise.
+    /// O(patterns) rows, no pattern decoded otherwise. Records that are damaged are set aside; more
+    /// than [`HOLES_MAX`] holes cannot be announced, and the claim to knowledge goes instead.
     pub fn open(
         table: Table,
         me: ReplicaId,
         seed: u64,
-        rows: &Overlay<'_>,
+        trust: Trust,
+        rows: &mut Overlay<'_>,
     ) -> Result<Self, TableError> {
+        let account = table.account(rows)?;
+        let mut replica = Self::empty(table, me, seed);
+        replica.sequence = account.map_or(0, |account| account.sequence);
+        replica.read_knowledge(rows)?;
+        let digests = replica.table.digests(rows)?;
+        for (key, row) in &digests {
+            replica.index.set(*key, row.digest);
+        }
+        replica.index.refresh();
+        if trust == Trust::Account {
+            replica.check_account(account)?;
+        }
+        for (key, row) in digests {
+            replica.note_row(key, row, rows)?;
+        }
+        if replica.holes.len() > HOLES_MAX {
+            replica.reset_knowledge(rows, VersionVector::new())?;
+        }
+        // Few rows, read so that damage in them is met here and not in the middle of a session.
+        replica.table.wants(rows, None, usize::MAX)?;
+        Ok(replica)
+    }
+
+    fn empty(table: Table, me: ReplicaId, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let mut replica = Self {
-            knowledge: table.knowledge(rows)?,
-            sequence: table.last_sequence(rows)?,
-            holes: table.holes(rows)?.into_iter().collect(),
+        Self {
+            knowledge: VersionVector::new(),
+            once: knowledge::Once::default(),
+            sum: Sum::default(),
+            sequence: 0,
+            holes: BTreeSet::new(),
             me,
             tag: None,
             index: Index::new(),
@@ -166,27 +208,22 @@ impl Replica {
             outbox: rumors::Outbox::default(),
             counts: Counts::default(),
             table,
-        };
-        for (key, row) in replica.table.digests(rows)? {
-            replica.index.set(key, row.digest);
-            replica.note_row(key, row, rows)?;
         }
-        replica.index.refresh();
-        // Few rows, read so that damage in them is met here and not in the middle of a session.
-        replica.table.wants(rows, usize::MAX)?;
-        Ok(replica)
     }
 
     fn note_row(
         &mut self,
         key: KeyHash,
         row: DigestRow,
-        rows: &Overlay<'_>,
+        rows: &mut Overlay<'_>,
     ) -> Result<(), TableError> {
-        if row.has_context
-            && let Some(pattern) = self.table.load(rows, key)?
-        {
-            self.note_context(key, &pattern);
+        if !row.has_context {
+            return Ok(());
+        }
+        match self.table.load(rows, key) {
+            Ok(pattern) => pattern.iter().for_each(|pattern| self.note_context(key, pattern)),
+            Err(TableError::Damaged { lost: Some(lost), .. }) => self.set_aside(rows, lost)?,
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -206,18 +243,14 @@ impl Replica {
         self.tag
     }
 
+    /// What the rows are.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// The peer table, for status.
     pub fn peers(&self) -> &Peers {
         &self.peers
-    }
-
-    /// Root, size and knowledge hash at this moment. O(residue + actors).
-    pub fn standing(&self) -> Standing {
-        Standing {
-            root: self.index.root(),
-            patterns: self.index.len(),
-            knowledge_hash: self.knowledge_hash(),
-        }
     }
 
     /// The root, its marked nodes rehashed once for all who ask next.
@@ -234,7 +267,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> Result<(), TableError> {
         self.push_rumors(now, out);
-        self.open_due(now, out);
+        self.open_due(now, rows, out)?;
         self.sweep(rows)
     }
 
@@ -261,12 +294,6 @@ impl Replica {
         let residue: Vec<(KeyHash, VersionVector)> =
             self.silent.iter().filter_map(beyond).collect();
         knowledge_hash(&self.knowledge, residue.iter().map(|(key, vector)| (*key, vector)))
-    }
-
-    /// What may be forgotten: what we know, and every open session was told we know.
-    fn may_forget(&self, dot: Dot) -> bool {
-        let mut announced = self.sessions.values().filter_map(|live| live.session.announced());
-        self.knowledge.covers(dot) && announced.all(|vector| vector.covers(dot))
     }
 }
 
@@ -364,7 +391,11 @@ impl<'r> View<'r> {
             residue: self.replica.silent.values().filter(beyond).count() as u64,
             holes: self.replica.holes.len() as u64,
             sessions: self.replica.sessions.len() as u64,
-            wants: self.replica.table.wants(&self.rows, usize::MAX).map_or(0, |w| w.len() as u64),
+            wants: self
+                .replica
+                .table
+                .wants(&self.rows, None, usize::MAX)
+                .map_or(0, |w| w.len() as u64),
             ..self.replica.counts
         }
     }

@@ -44,9 +44,11 @@ pub use control::SOCKET_NAME;
 pub use load::{LoadError, LoadReport};
 #[cfg(feature = "net")]
 pub(crate) use network::SpaceSync;
-pub(crate) use query::{Fault, Input, Query, Verdict, answer};
 #[cfg(any(feature = "cli", test))]
-pub(crate) use query::{LoadKind, SPACE_DEFAULT};
+pub(crate) use query::LoadKind;
+#[cfg(feature = "cli")]
+pub(crate) use query::SPACE_DEFAULT;
+pub(crate) use query::{Fault, Input, Query, Verdict, answer};
 pub use space::{Applied, PatternView, Patterns, Space};
 pub use verify::VerifyReport;
 

@@ -144,6 +144,7 @@ fn random_history(seed: u64) {
                 }
             }
             _ if world.chance.below(4) == 0 => world.crash(node),
+            _ if world.chance.below(3) == 0 => lose_a_record(&mut world, node, &pattern),
             _ => {
                 let ms = world.chance.below(3_000);
                 world.run(ms);
@@ -161,6 +162,22 @@ fn random_history(seed: u64) {
             let want = expected.get(&id).cloned().unwrap_or_default();
             assert_eq!(world.episodes(node, &id), want, "pattern {id} at node {node}, seed {seed}");
         }
+    }
+}
+
+/// Damages a record, if all that its node knows is known to another: what nobody else knows is lost
+/// for good, and no oracle could say how it ends.
+fn lose_a_record(world: &mut World, node: usize, pattern: &str) {
+    let view = |node: usize| world.hosts[node].view(&space()).unwrap();
+    let knows_all = |other: &usize| {
+        let is_whole = view(*other).counts().holes == 0;
+        *other != node && is_whole && view(*other).knowledge().dominates(view(node).knowledge())
+    };
+    let backed = (0..world.hosts.len()).any(|other| knows_all(&other));
+    if backed && world.get(node, pattern).is_some() {
+        let family = if world.chance.below(2) == 0 { b'r' } else { b'd' };
+        world.damage(node, family, pattern);
+        world.touch(node, pattern);
     }
 }
 

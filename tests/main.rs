@@ -10,6 +10,7 @@ mod cli;
 mod convergence;
 mod cost;
 mod golden;
+mod holes;
 mod laws;
 mod migrations;
 mod regression;

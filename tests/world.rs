@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use consilience::codec::key_hash;
 use consilience::disk::memory::MemoryDisk;
 use consilience::disk::{Batch, Disk, DiskError, Visit};
 use consilience::host::{Host, Input, ReplicaChoice, Reply, StepError};
@@ -11,7 +12,7 @@ use consilience::pattern::{
     Content, Digest, EpisodeId, Observation, Pattern, PatternId, Ratio, SpaceId, Write, WriteReport,
 };
 use consilience::port::{MessageId, NetInput, NetOutput, Peer, SessionId, SpaceTag};
-use consilience::replica::{Output, SessionReport};
+use consilience::replica::{Absorb, Output, SessionReport};
 use consilience::sync::{Chance, Millis};
 
 /// The space every test uses.
@@ -97,10 +98,7 @@ impl World {
             shuffle: false,
         };
         for _ in 0..nodes {
-            let medium = Medium::default();
-            let host = world.boot(&medium);
-            world.hosts.push(host);
-            world.media.push(medium);
+            world.join();
         }
         world
     }
@@ -131,6 +129,45 @@ impl World {
             self.step(other, Input::Net(down)).unwrap();
             self.connect(node, other);
         }
+    }
+
+    /// One more node, empty and without connections.
+    pub fn join(&mut self) -> usize {
+        let medium = Medium::default();
+        let host = self.boot(&medium);
+        self.hosts.push(host);
+        self.media.push(medium);
+        self.hosts.len() - 1
+    }
+
+    /// Flips a bit in a stored row of a pattern: of its record `r`, its digest row `d`, or its
+    /// first content `b`.
+    pub fn damage(&mut self, node: usize, family: u8, id: &str) {
+        let name = match family {
+            b'b' => self.get(node, id).unwrap().contents[0].digest.0.to_vec(),
+            _ => key_hash(&space(), &PatternId::new(id).unwrap()).0.to_vec(),
+        };
+        let prefix = [&[family, 0, 0, 0, 0][..], &name].concat();
+        let mut found = None;
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            found = Some((key.to_vec(), value.to_vec()));
+            std::ops::ControlFlow::Break(())
+        };
+        self.media[node].scan(&prefix, None, visit).unwrap();
+        let (key, mut value) = found.expect("the pattern is stored");
+        let middle = value.len() / 2;
+        value[middle] ^= 1;
+        let mut batch = Batch::default();
+        batch.put(key, value);
+        self.media[node].disk().commit(&batch).unwrap();
+        self.media[node].disk().flush().unwrap();
+    }
+
+    /// Reads a record in a step that changes nothing.
+    pub fn touch(&mut self, node: usize, id: &str) {
+        let states = vec![Pattern::new(PatternId::new(id).unwrap())];
+        let absorb = Absorb { states, ..Absorb::default() };
+        self.step(node, Input::Absorb(space(), absorb)).unwrap();
     }
 
     /// Makes both ends know of each other.
@@ -305,7 +342,8 @@ impl World {
             (view.root(), view.knowledge_hash(), view.counts().wants)
         };
         let first = standing(&self.hosts[0]);
-        first.2 == 0 && self.hosts.iter().all(|host| standing(host) == first)
+        let holes = |host: &Host| host.view(&space()).unwrap().counts().holes;
+        first.2 == 0 && self.hosts.iter().all(|host| standing(host) == first && holes(host) == 0)
     }
 
     pub fn root(&self, node: usize) -> Digest {

@@ -37,33 +37,46 @@ impl Live {
 
 impl Replica {
     /// Opens sessions that are due; the streams come later. One outbound session per peer.
-    pub(super) fn open_due(&mut self, now: Millis, out: &mut Vec<Output>) {
+    pub(super) fn open_due(
+        &mut self,
+        now: Millis,
+        rows: &Overlay<'_>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), TableError> {
         if self.tag.is_none() {
-            return;
+            return Ok(());
         }
         for peer in self.peers.due(now) {
-            self.open_session(peer, out);
+            self.open_session(peer, rows, out)?;
         }
+        Ok(())
     }
 
     /// Opens a session with a peer now. `None` before the network has named the space.
-    pub fn open_session(&mut self, peer: Peer, out: &mut Vec<Output>) -> Option<SessionId> {
-        let space = self.tag?;
+    pub fn open_session(
+        &mut self,
+        peer: Peer,
+        rows: &Overlay<'_>,
+        out: &mut Vec<Output>,
+    ) -> Result<Option<SessionId>, TableError> {
+        let Some(space) = self.tag else {
+            return Ok(None);
+        };
         if let Some(open) = self.rivals(peer).next() {
-            return Some(open);
+            return Ok(Some(open));
         }
         self.next_session += 1;
         let session = SessionId(self.next_session);
         let start = if self.thorough.contains(&peer) {
             Start::Thorough
-        } else if self.peers.standing(peer) == Some(self.standing()) {
+        } else if self.peers.standing(peer) == Some(self.standing()) && self.is_settled(rows)? {
             Start::Beat
         } else {
             Start::Hello
         };
         self.insert_session(session, peer, start);
         out.push(Output::Net(NetOutput::Open { session, peer, space }));
-        Some(session)
+        Ok(Some(session))
     }
 
     fn insert_session(&mut self, session: SessionId, peer: Peer, start: Start) {
@@ -242,9 +255,10 @@ impl Replica {
         match outcome {
             Outcome::Equal => self.peers.agreed(peer, self.standing(), now, false),
             Outcome::Complete => {
-                let whole = live.session.their_hello().is_some_and(|hello| hello.holes.is_empty());
-                if let Some(knowledge) = live.session.their_knowledge().filter(|_| whole) {
-                    self.raise(rows, knowledge)?;
+                if let (Some(knowledge), Some(hello)) =
+                    (live.session.their_knowledge(), live.session.their_hello())
+                {
+                    self.take_over(rows, knowledge, &hello.holes)?;
                 }
                 self.thorough.remove(&peer);
                 let moved = live.report.parts != (0, 0);

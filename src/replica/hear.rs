@@ -12,7 +12,7 @@ use crate::codec::frame::{
 use crate::codec::{key_hash, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
-use crate::pattern::{Content, KeyHash, Pattern, ReplicaId};
+use crate::pattern::{Content, Digest, KeyHash, Pattern, ReplicaId};
 use crate::port::SessionId;
 use crate::table::TableError;
 
@@ -87,7 +87,7 @@ impl Replica {
         let introduced = live.session.their_knowledge().is_some();
         match envelope.frame {
             Frame::Beat(theirs) => {
-                let mine = self.standing();
+                let mine = self.is_settled(rows)?.then(|| self.standing());
                 if !self.live(session)?.session.on_beat(theirs, mine) {
                     return Err(Broken::malformed("a beat in the middle of a session").into());
                 }
@@ -155,10 +155,22 @@ impl Replica {
             return Ok(());
         }
         live.asked_for_wants = true;
-        for digest in self.table.wants(rows, WANTS_PER_SESSION)? {
+        for digest in self.some_wants(rows)? {
             self.live(session)?.session.ask_content(digest);
         }
         Ok(())
+    }
+
+    /// At most [`WANTS_PER_SESSION`], from a random one on: what no peer has must not keep the rest
+    /// from being asked for.
+    fn some_wants(&mut self, rows: &Overlay<'_>) -> Result<Vec<Digest>, TableError> {
+        let start = Digest(self.chance.draw().to_be_bytes().repeat(4).try_into().expect("4 x 8"));
+        let mut wants = self.table.wants(rows, Some(start), WANTS_PER_SESSION)?;
+        if wants.len() < WANTS_PER_SESSION {
+            let before = self.table.wants(rows, None, WANTS_PER_SESSION - wants.len())?;
+            wants.extend(before.into_iter().take_while(|digest| *digest <= start));
+        }
+        Ok(wants)
     }
 
     fn hear_hello(&mut self, session: SessionId, hello: Hello) -> Result<(), Broken> {
@@ -240,8 +252,14 @@ impl Replica {
         self.check_pattern_claims(&part.state, rows)?;
         let key = key_hash(self.table.id(), &part.state.id);
         let mine = self.table.load(rows, key)?;
+        let hole = self.holes.contains(&key);
         let live = self.live(session)?;
         live.report.parts.0 += 1;
+        if hole && part.scope == Scope::Fresh {
+            // What it leaves out is not here: of a hole only the whole can tell.
+            live.session.ask(key, Scope::Whole);
+            return Ok(());
+        }
         let announced = live.session.announced().cloned().unwrap_or_default();
         let Some(theirs) = rebuild(part, mine.as_ref(), &announced)? else {
             live.session.ask(key, Scope::Whole);
@@ -332,7 +350,7 @@ impl Replica {
         let floor = self.their_floor(session, key);
         let mut after = before.clone().unwrap_or_else(|| Pattern::new(part.state.id.clone()));
         after.context.join(&part.state.context);
-        after.context.join(&self.implied_by(&floor));
+        after.context.join(&self.implied_by(key, &floor));
         if let Some(rule) = after.broken_limit() {
             return Err(Broken::malformed(rule).into());
         }

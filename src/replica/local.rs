@@ -61,10 +61,9 @@ impl Replica {
             (self.counter, self.actor) = (counter, actor);
             return Ok(Change { before: unchanged, after: unchanged });
         };
-        after.apply(&delta, &self.knowledge);
+        after.apply(&delta, self.floor_of(key));
         self.previous.insert(key, dot.counter);
-        self.knowledge.include(dot);
-        self.table.know(rows, dot)?;
+        self.know(rows, dot)?;
         let (change, _) = self.settle(rows, key, before, after)?;
         if let Some(content) = content {
             self.keep_content(rows, content)?;

@@ -13,8 +13,6 @@ use crate::table::{Change, TableError};
 
 /// Records whose context is swept in one tick.
 const SWEEP_PER_TICK: usize = 512;
-/// Rows of a peer's floor that may enter a context: half of what a context may hold.
-const FLOOR_ROWS_MAX: usize = 512;
 
 impl Replica {
     /// Joins a state of one key that comes from where `their_floor` is known.
@@ -26,31 +24,14 @@ impl Replica {
         theirs: &Pattern,
         their_floor: &VersionVector,
     ) -> Result<(Change, Pattern), TableError> {
-        let nothing = VersionVector::new();
-        let hole = self.holes.contains(&key);
-        let my_floor = if hole { &nothing } else { &self.knowledge };
+        let my_floor = self.floor_of(key);
         let bottom = Pattern::new(theirs.id.clone());
         let mut joined = mine.unwrap_or(&bottom).join(my_floor, theirs, their_floor);
         // What only a floor implied must outlive a session that breaks, on either side.
-        joined.context.join(&self.implied_by(their_floor));
+        joined.context.join(&self.implied_by(key, their_floor));
         let refused = theirs.live_dots().filter(|dot| my_floor.covers(*dot));
         refused.for_each(|dot| joined.context.include(dot));
-        let settled = self.settle(rows, key, mine, joined)?;
-        if hole {
-            self.table.fill_hole(rows, key);
-            self.holes.remove(&key);
-        }
-        Ok(settled)
-    }
-
-    /// The rows of a peer's floor that ours lacks. Beyond [`FLOOR_ROWS_MAX`] none: a context could
-    /// not hold them, and until the session is complete a third node that is far behind may bring
-    /// back what the floor implied to be dead, until the next session with one who knows.
-    pub(super) fn implied_by(&self, their_floor: &VersionVector) -> VersionVector {
-        if their_floor.len() > FLOOR_ROWS_MAX {
-            return VersionVector::new();
-        }
-        their_floor.beyond(&self.knowledge)
+        self.settle(rows, key, mine, joined)
     }
 
     /// Stores a state that is newer than what is held: forgets what may be forgotten, writes the
@@ -62,7 +43,7 @@ impl Replica {
         before: Option<&Pattern>,
         mut after: Pattern,
     ) -> Result<(Change, Pattern), TableError> {
-        after.forget_where(|dot| self.may_forget(dot));
+        after.forget_where(|dot| self.may_forget(key, dot));
         if before == Some(&after) {
             let digest = self.index.get(&key);
             return Ok((Change { before: digest, after: digest }, after));
@@ -112,22 +93,6 @@ impl Replica {
         }
     }
 
-    /// Takes over knowledge after everything it speaks of is stored, in the same batch or later.
-    pub(super) fn raise(
-        &mut self,
-        rows: &mut Overlay<'_>,
-        theirs: &VersionVector,
-    ) -> Result<(), TableError> {
-        if !self.holes.is_empty() {
-            return Ok(());
-        }
-        for dot in theirs.beyond(&self.knowledge).dots() {
-            self.table.know(rows, dot)?;
-        }
-        self.knowledge.join(theirs);
-        Ok(())
-    }
-
     /// Forgets, in some records, what knowledge has come to cover. Bounded work.
     pub(super) fn sweep(&mut self, rows: &mut Overlay<'_>) -> Result<(), TableError> {
         if self.contexts.is_empty() {
@@ -144,7 +109,7 @@ impl Replica {
                 continue;
             };
             let mut after = before.clone();
-            if after.forget_where(|dot| self.may_forget(dot)) {
+            if after.forget_where(|dot| self.may_forget(key, dot)) {
                 self.settle(rows, key, Some(&before), after)?;
             }
         }
@@ -184,7 +149,7 @@ impl Replica {
             self.keep_content(rows, content)?;
         }
         if absorb.complete {
-            self.raise(rows, &absorb.floor)?;
+            self.take_over(rows, &absorb.floor, &[])?;
         }
         Ok(report)
     }

@@ -113,6 +113,7 @@ impl Replica {
         // A lower floor is sound: rows that do not fit are not announced at all.
         let rows = self.knowledge.rows().iter().take(KNOWLEDGE_ROWS_MAX).copied().collect();
         let announced = VersionVector::from_sorted(rows).expect("rows of a vector are sorted");
+        // Never more than HOLES_MAX: opening a space with more gives its knowledge up instead.
         let holes = self.holes.iter().take(HOLES_MAX).copied().collect();
         let hello = Hello {
             standing,
@@ -217,10 +218,13 @@ impl Replica {
         let live = self.sessions.get(&session);
         let known = live.and_then(|live| live.session.their_knowledge().cloned());
         let known = known.unwrap_or_default();
+        let theirs = live.and_then(|live| live.session.their_hello());
         let mut parts = Vec::new();
         for (key, silent) in &self.silent {
-            // What the peer announced it knows itself.
-            let context = silent.beyond(&announced).beyond(&known);
+            let lost = theirs.is_some_and(|hello| hello.holes.contains(key));
+            // What the peer announced it knows itself, unless it has lost the key.
+            let known = if lost { &VersionVector::new() } else { &*known };
+            let context = silent.beyond(&announced).beyond(known);
             if context.is_empty() {
                 continue;
             }

@@ -146,7 +146,9 @@ impl From<IdError> for Fault {
 impl From<TableError> for Fault {
     fn from(error: TableError) -> Self {
         match &error {
-            TableError::Damaged { .. } => Self::Damaged(error.to_string()),
+            TableError::Damaged { .. } | TableError::Unbalanced { .. } => {
+                Self::Damaged(error.to_string())
+            }
             TableError::Limit { .. } | TableError::Shape { .. } => Self::Refused(error.to_string()),
             TableError::Disk(_) => Self::Io(error.to_string()),
         }
@@ -201,9 +203,9 @@ impl From<OpenError> for Fault {
                 crate::disk::OpenError::Damaged { .. } => Self::Damaged(message),
                 _ => Self::Io(message),
             },
-            OpenError::Start(engine::StartError::Table(TableError::Damaged { .. })) => {
-                Self::Damaged(message)
-            }
+            OpenError::Start(engine::StartError::Table(
+                TableError::Damaged { .. } | TableError::Unbalanced { .. },
+            )) => Self::Damaged(message),
             _ => Self::Io(message),
         }
     }

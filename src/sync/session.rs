@@ -195,12 +195,13 @@ impl Session {
     // ---- hearing
 
     /// The peer asks whether we are equal, or says so to our own question. False where neither may
-    /// be now: a Beat opens a session or answers one, and nothing else.
-    pub fn on_beat(&mut self, theirs: Standing, mine: Standing) -> bool {
+    /// be now: a Beat opens a session or answers one, and nothing else. `mine` is `None` while
+    /// something is wanted that equal standings would never bring.
+    pub fn on_beat(&mut self, theirs: Standing, mine: Option<Standing>) -> bool {
         match self.turns {
             0 => {
-                self.beat_due = theirs == mine;
-                self.hello_due = theirs != mine;
+                self.beat_due = mine == Some(theirs);
+                self.hello_due = !self.beat_due;
                 true
             }
             1 if self.mine.is_none() => {

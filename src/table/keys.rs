@@ -31,8 +31,13 @@ pub(super) enum Family {
     Want,
     /// `h` keys whose state was lost to damage.
     Hole,
+    /// `o` one row per actor of what was known before a hole was closed.
+    Once,
     /// `l` the change log.
     Log,
+    /// `a` what the rows of a space must add up to. First of all families, far from `s`: one
+    /// damaged page of the engine does not hold both copies of a descriptor.
+    Account,
 }
 
 impl Family {
@@ -47,7 +52,9 @@ impl Family {
             Self::Knowledge => b'k',
             Self::Want => b'w',
             Self::Hole => b'h',
+            Self::Once => b'o',
             Self::Log => b'l',
+            Self::Account => b'a',
         }
     }
 
@@ -99,6 +106,10 @@ pub(super) fn knowledge_key(space: u32, actor: Actor) -> Vec<u8> {
     Family::Knowledge.key(space, &actor.0.to_be_bytes())
 }
 
+pub(super) fn once_key(space: u32, actor: Actor) -> Vec<u8> {
+    Family::Once.key(space, &actor.0.to_be_bytes())
+}
+
 pub(super) fn want_key(space: u32, digest: Digest) -> Vec<u8> {
     Family::Want.key(space, &digest.0)
 }
@@ -109,4 +120,8 @@ pub(super) fn hole_key(space: u32, key: KeyHash) -> Vec<u8> {
 
 pub(super) fn log_key(space: u32, sequence: u64) -> Vec<u8> {
     Family::Log.key(space, &sequence.to_be_bytes())
+}
+
+pub(super) fn account_key(space: u32) -> Vec<u8> {
+    Family::Account.of(space)
 }

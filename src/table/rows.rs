@@ -6,6 +6,16 @@ use std::ops::ControlFlow;
 use super::keys::CHUNK_BYTES;
 use crate::codec::{DecodeError, checksum};
 use crate::disk::{DiskError, Overlay};
+use crate::pattern::{Digest, KeyHash};
+
+/// What cannot be read any more and must come from a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lost {
+    /// The state of a pattern.
+    Record(KeyHash),
+    /// A content.
+    Content(Digest),
+}
 
 /// Why a row could not be read or written. What was staged in this step is dropped.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +30,17 @@ pub enum TableError {
         /// The key in hex.
         key: String,
         /// What is wrong with it.
+        detail: String,
+        /// What can no longer be read for it; `None` where a whole space is concerned.
+        lost: Option<Lost>,
+    },
+    /// The rows of a space do not add up: some are older than others. Damage on disk. Nothing has
+    /// changed.
+    #[error("open space {space:?}: its rows do not add up ({detail}); run `consilience repair`")]
+    Unbalanced {
+        /// The space.
+        space: String,
+        /// What differs.
         detail: String,
     },
     /// A limit would be broken; the caller's fault. Nothing has changed.
@@ -50,7 +71,15 @@ pub enum TableError {
 impl TableError {
     pub(super) fn damaged(key: &[u8], detail: impl Into<String>) -> Self {
         let name = key.iter().fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
-        Self::Damaged { key: name, detail: detail.into() }
+        Self::Damaged { key: name, detail: detail.into(), lost: None }
+    }
+
+    /// Says what is lost with a damaged row.
+    pub(super) fn of(self, what: Lost) -> Self {
+        match self {
+            Self::Damaged { key, detail, .. } => Self::Damaged { key, detail, lost: Some(what) },
+            other => other,
+        }
     }
 
     pub(super) fn undecodable(key: &[u8], error: &DecodeError) -> Self {
@@ -74,7 +103,16 @@ pub trait Sealed {
     /// Writes a value in chunks; only chunks that changed are rewritten, surplus ones go.
     fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError>;
     /// All rows below a prefix, checksums verified, in key order.
-    fn each(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), TableError>;
+    fn each(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), TableError> {
+        self.each_after(prefix, None, visit)
+    }
+    /// As [`Sealed::each`], beyond one key.
+    fn each_after(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut VisitRow<'_>,
+    ) -> Result<(), TableError>;
 }
 
 fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
@@ -157,9 +195,14 @@ impl Sealed for Overlay<'_> {
         Ok(())
     }
 
-    fn each(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), TableError> {
+    fn each_after(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut VisitRow<'_>,
+    ) -> Result<(), TableError> {
         let mut failure = None;
-        self.scan(prefix, None, &mut |key, row| match unseal(key, row)
+        self.scan(prefix, after, &mut |key, row| match unseal(key, row)
             .and_then(|value| visit(key, value))
         {
             Ok(flow) => flow,

@@ -1,0 +1,93 @@
+//! One row per space that says what its other rows must add up to.
+//! It must never know why they might not.
+//!
+//! The engine below finds a damaged page when it reads it. What it may not find is a page that has
+//! fallen back to an older version while others have not. Knowledge that is newer than the states
+//! it speaks of would then read as deletions, here and at every peer, so every batch carries this
+//! row and every open compares it.
+
+use super::keys::{account_key, hole_key};
+use super::knowledge::{Hole, Vector};
+use super::rows::{Sealed, TableError};
+use super::space::Table;
+use crate::codec::checksum;
+use crate::disk::Overlay;
+use crate::lattice::Actor;
+use crate::pattern::{Digest, KeyHash};
+
+/// What the rows of a space add up to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Account {
+    /// The root over all digest rows.
+    pub root: Digest,
+    /// Live patterns.
+    pub patterns: u64,
+    /// The number of the latest change.
+    pub sequence: u64,
+    /// The sum over all rows of both vectors and all holes.
+    pub sum: Sum,
+}
+
+/// A sum of row checksums, modulo 2^64: kept up to date row by row, in any order.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Counts a row of the vector in place of the one before; a counter of 0 is no row.
+    pub fn count(&mut self, vector: Vector, actor: Actor, before: u64, after: u64) {
+        self.0 = self.0.wrapping_sub(vector_share(vector, actor, before));
+        self.0 = self.0.wrapping_add(vector_share(vector, actor, after));
+    }
+
+    /// Counts a hole.
+    pub fn count_hole(&mut self, key: KeyHash, hole: Hole) {
+        self.0 = self.0.wrapping_add(share(&hole_key(0, key), &[hole as u8]));
+    }
+}
+
+fn vector_share(vector: Vector, actor: Actor, counter: u64) -> u64 {
+    if counter == 0 { 0 } else { share(&vector.key(0, actor), &counter.to_le_bytes()) }
+}
+
+fn share(key: &[u8], value: &[u8]) -> u64 {
+    u64::from_le_bytes(checksum(key, value))
+}
+
+impl Table {
+    /// What the rows should add up to; `None` before the first batch of the space.
+    pub fn account(&self, rows: &Overlay<'_>) -> Result<Option<Account>, TableError> {
+        let key = account_key(self.number);
+        let Some(row) = rows.read(&key)? else {
+            return Ok(None);
+        };
+        decode(&row).map(Some).ok_or_else(|| TableError::damaged(&key, "no account"))
+    }
+
+    /// Says what the rows add up to from here on. The descriptor stands beside it, so that the name
+    /// of a space outlives the loss of one of its two rows.
+    pub fn write_account(
+        &self,
+        rows: &mut Overlay<'_>,
+        account: &Account,
+    ) -> Result<(), TableError> {
+        let mut row = account.root.0.to_vec();
+        for number in [account.patterns, account.sequence, account.sum.0] {
+            row.extend_from_slice(&number.to_le_bytes());
+        }
+        row.extend_from_slice(&self.encode_descriptor());
+        rows.write(&account_key(self.number), &row)
+    }
+}
+
+fn decode(row: &[u8]) -> Option<Account> {
+    let (root, rest) = row.split_first_chunk::<32>()?;
+    let (patterns, rest) = rest.split_first_chunk::<8>()?;
+    let (sequence, rest) = rest.split_first_chunk::<8>()?;
+    let (sum, _) = rest.split_first_chunk::<8>()?;
+    Some(Account {
+        root: Digest(*root),
+        patterns: u64::from_le_bytes(*patterns),
+        sequence: u64::from_le_bytes(*sequence),
+        sum: Sum(u64::from_le_bytes(*sum)),
+    })
+}

@@ -1,6 +1,8 @@
 //! All spaces of one node over one disk: steps are staged, committed together, then released.
 //! It must never know a thread or a clock; whoever drives it hands both in.
 
+mod repair;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::{Batch, Disk, DiskError, Overlay};
@@ -10,6 +12,7 @@ use crate::port::{NetInput, NetOutput, Peer, SessionId, SpaceTag, Verdict};
 use crate::replica::{Absorb, Output, Replica, Trust, View};
 use crate::sync::{Chance, Millis};
 use crate::table::{self, Lost, TableError};
+pub use repair::{Claim, Holes, Mended, Repaired, repair};
 
 /// Damaged records and contents one step may run into before it is given up.
 const ASIDE_MAX: u32 = 64;
@@ -130,7 +133,7 @@ impl Host {
         };
         table::replica_id(&mut rows, Some(me))?;
         let mut replicas = BTreeMap::new();
-        for table in table::catalogue(&rows)? {
+        for table in table::checked_catalogue(&rows)? {
             let id = table.id().clone();
             let mut replica = Replica::open(table, me, chance.draw(), Trust::Account, &mut rows)?;
             // Opening may have set damaged records aside.

@@ -22,7 +22,7 @@ use crate::pattern::{
 };
 use crate::port::{NetOutput, Peer, SessionId, SpaceTag};
 use crate::sync::{Chance, Millis, Outcome, Peers};
-use crate::table::{DigestRow, Sum, Table, TableError};
+use crate::table::{Audited, DigestRow, Finding, Sum, Table, TableError};
 use exchange::Live;
 pub use rumors::RUMOR_DELAY_MS;
 
@@ -374,6 +374,16 @@ impl<'r> View<'r> {
     /// The digest the index holds for a pattern.
     pub fn indexed(&self, id: &PatternId) -> Option<Digest> {
         self.replica.index.get(&crate::codec::key_hash(self.replica.table.id(), id))
+    }
+
+    /// Reads everything that is stored of the space and says what does not fit. Calls `pattern` for
+    /// every record that can be read. O(bytes).
+    pub fn audit(
+        &self,
+        pattern: &mut dyn FnMut(&Pattern),
+        found: &mut dyn FnMut(Finding),
+    ) -> Audited {
+        self.replica.table.audit(&self.rows, pattern, found)
     }
 
     /// The connected peers as this space knows them.

@@ -14,5 +14,6 @@ mod holes;
 mod laws;
 mod migrations;
 mod regression;
+mod repair;
 mod wire;
 mod world;

@@ -115,6 +115,11 @@ impl World {
     /// The process dies, what it had not flushed is lost, and it starts anew.
     pub fn crash(&mut self, node: usize) {
         self.media[node].disk().crash();
+        self.restart(node);
+    }
+
+    /// A new process on what is on the medium.
+    pub fn restart(&mut self, node: usize) {
         let medium = self.media[node].clone();
         self.hosts[node] = self.boot(&medium);
         let open: Vec<(usize, SessionId)> = self.ends.keys().copied().collect();

@@ -17,7 +17,7 @@ pub struct MemoryDisk {
     pending: Batch,
     health: Health,
     space: Space,
-    next_flush: NextFlush,
+    flushes: Flushes,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,10 +35,11 @@ enum Space {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum NextFlush {
+enum Flushes {
     #[default]
-    Succeeds,
-    Fails,
+    Succeed,
+    /// After this many more.
+    FailAfter(u32),
 }
 
 impl MemoryDisk {
@@ -65,7 +66,12 @@ impl MemoryDisk {
 
     /// Makes the next flush fail as a device error would.
     pub fn fail_next_flush(&mut self) {
-        self.next_flush = NextFlush::Fails;
+        self.fail_flush_after(0);
+    }
+
+    /// Lets so many flushes succeed and then one fail.
+    pub fn fail_flush_after(&mut self, good: u32) {
+        self.flushes = Flushes::FailAfter(good);
     }
 
     /// Makes every commit fail for want of space until the next crash.
@@ -143,8 +149,13 @@ impl Disk for MemoryDisk {
 
     fn flush(&mut self) -> Result<(), DiskError> {
         self.refuse_if_poisoned()?;
-        if std::mem::take(&mut self.next_flush) == NextFlush::Fails {
-            return Err(self.poison("flush", io::ErrorKind::Other));
+        match self.flushes {
+            Flushes::Succeed => {}
+            Flushes::FailAfter(0) => {
+                self.flushes = Flushes::Succeed;
+                return Err(self.poison("flush", io::ErrorKind::Other));
+            }
+            Flushes::FailAfter(good) => self.flushes = Flushes::FailAfter(good - 1),
         }
         let pending = std::mem::take(&mut self.pending);
         self.make_durable(pending);

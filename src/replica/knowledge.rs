@@ -167,6 +167,16 @@ impl Replica {
         Ok(())
     }
 
+    /// Keys that are holes.
+    pub fn holes(&self) -> u64 {
+        self.holes.len() as u64
+    }
+
+    /// Gives up what was lost: all that peers hold counts as news again, and nothing as a hole.
+    pub fn give_up_holes(&mut self, rows: &mut Overlay<'_>) -> Result<(), TableError> {
+        self.reset_knowledge(rows, VersionVector::new())
+    }
+
     fn drop_once_caught_up(&mut self, rows: &mut Overlay<'_>) -> Result<(), TableError> {
         let once = &self.once;
         let is_empty = once.vector.is_empty() && once.closed.is_empty();

@@ -1,13 +1,10 @@
-//! Every record against the index, every content against its name.
+//! Every record against the index, every content against its name, every row against the others.
 //! It must never repair anything.
 
-use std::ops::ControlFlow;
-
 use super::{PatternStore, ReadError};
-use crate::codec::{content_digest, key_hash, state_digest};
+use crate::codec::{key_hash, state_digest};
 use crate::index::Index;
-use crate::pattern::{Digest, Pattern, SpaceId};
-use crate::replica::View;
+use crate::pattern::{Digest, SpaceId};
 
 /// Most damaged things named one by one; the rest is counted.
 const NAMED_MAX: usize = 100;
@@ -52,7 +49,8 @@ impl VerifyReport {
 }
 
 impl PatternStore {
-    /// Reads everything in a space and recomputes every digest; writers wait meanwhile. O(bytes).
+    /// Reads everything in a space, recomputes every digest and holds all rows against each other;
+    /// writers wait meanwhile. It goes on after what it finds. O(bytes).
     pub fn verify(&self, space: &SpaceId) -> Result<VerifyReport, ReadError> {
         self.view_or_refuse(space, |view| {
             let counts = view.counts();
@@ -68,51 +66,31 @@ impl PatternStore {
                 damaged: 0,
                 findings: Vec::new(),
             };
-            let mut index = Index::new();
-            let walked = view.for_each(&mut |pattern| {
-                verify_pattern(view, pattern, &mut index, &mut report);
-                ControlFlow::Continue(())
-            });
-            if let Err(error) = walked {
-                report.note(format!("the walk over the records ended early: failed to {error}"));
+            let (mut index, mut strangers) = (Index::new(), Vec::new());
+            let mut findings = Vec::new();
+            let audited = view.audit(
+                &mut |pattern| {
+                    let digest = state_digest(pattern);
+                    index.set(key_hash(space, &pattern.id), digest);
+                    if view.indexed(&pattern.id) != digest {
+                        strangers.push(pattern.id.clone());
+                    }
+                },
+                &mut |finding| findings.push(finding),
+            );
+            for finding in findings.iter().filter(|finding| finding.is_damage()) {
+                report.note(finding.to_string());
+            }
+            for id in strangers {
+                report.note(format!("pattern {:?} is not what the index says", id.as_str()));
             }
             index.refresh();
-            report.recomputed = index.root();
+            (report.records, report.contents) = (audited.records, audited.contents);
+            (report.patterns, report.recomputed) = (index.len(), index.root());
             if report.root != report.recomputed && report.damaged == 0 {
                 report.note("the index names patterns whose records are gone".to_owned());
             }
             Ok(report)
         })
-    }
-}
-
-fn verify_pattern(
-    view: &View<'_>,
-    pattern: &Pattern,
-    index: &mut Index,
-    report: &mut VerifyReport,
-) {
-    report.records += 1;
-    let digest = state_digest(pattern);
-    report.patterns += u64::from(digest.is_some());
-    index.set(key_hash(&report.space, &pattern.id), digest);
-    if view.indexed(&pattern.id) != digest {
-        report.note(format!("pattern {:?} is not what the index says", pattern.id.as_str()));
-    }
-    for description in &pattern.contents {
-        match view.content(&description.digest) {
-            Ok(Some(content)) if content_digest(&content) == description.digest => {
-                report.contents += 1;
-            }
-            Ok(Some(_)) => {
-                let id = pattern.id.as_str();
-                report.note(format!("content {} of pattern {id:?} is another", description.digest));
-            }
-            Ok(None) => {}
-            Err(error) => {
-                let id = pattern.id.as_str();
-                report.note(format!("content of pattern {id:?}: failed to {error}"));
-            }
-        }
     }
 }

@@ -53,6 +53,9 @@ fn share(key: &[u8], value: &[u8]) -> u64 {
     u64::from_le_bytes(checksum(key, value))
 }
 
+/// Root, patterns, sequence, sum: 32 + 8 + 8 + 8 bytes, before a copy of the descriptor.
+pub(super) const ACCOUNT_BYTES: usize = 56;
+
 impl Table {
     /// What the rows should add up to; `None` before the first batch of the space.
     pub fn account(&self, rows: &Overlay<'_>) -> Result<Option<Account>, TableError> {

@@ -41,6 +41,22 @@ pub(super) enum Family {
 }
 
 impl Family {
+    /// All families of a space, and the descriptors.
+    pub(super) const ALL: [Self; 12] = [
+        Self::Account,
+        Self::Content,
+        Self::Digest,
+        Self::Episodes,
+        Self::References,
+        Self::Hole,
+        Self::Knowledge,
+        Self::Log,
+        Self::Once,
+        Self::Register,
+        Self::Space,
+        Self::Want,
+    ];
+
     const fn letter(self) -> u8 {
         match self {
             Self::Space => b's',

@@ -214,12 +214,25 @@ impl Table {
         Ok(found)
     }
 
-    /// Drops every row of a record without reading it, and marks the key as a hole.
-    pub(super) fn set_record_aside(
-        &self,
-        rows: &mut Overlay<'_>,
-        key: KeyHash,
-    ) -> Result<(), TableError> {
+    /// Writes the digest row of a record anew, whatever version of the pattern it is. False where
+    /// the record does not stand whole in one value: pieces may be of different versions.
+    pub fn reseal(&self, rows: &mut Overlay<'_>, key: KeyHash) -> Result<bool, TableError> {
+        let row = register_key(self.number, key);
+        let value = rows.read_long(&row).ok().flatten().unwrap_or_default();
+        let record = value.strip_prefix(&[TOGETHER]).and_then(|record| decode_record(record).ok());
+        let Some(pattern) = record.filter(|_| value.len() <= CHUNK_BYTES) else {
+            return Ok(false);
+        };
+        let mut seals = Seals::default();
+        seals.add(&row, &value);
+        let (digest, has_context) = (state_digest(&pattern), !pattern.context.is_empty());
+        let row = DigestRow { digest, has_context, seal: seals.finish(key) };
+        rows.write(&digest_key(self.number, key), &row.encode())?;
+        Ok(true)
+    }
+
+    /// Drops every row of a record without reading it.
+    pub fn drop_record(&self, rows: &mut Overlay<'_>, key: KeyHash) -> Result<(), TableError> {
         let mut gone = vec![digest_key(self.number, key)];
         for family in [Family::Register, Family::Episodes] {
             rows.scan(&family.key(self.number, &key.0), None, &mut |row, _| {
@@ -228,6 +241,16 @@ impl Table {
             })?;
         }
         gone.into_iter().for_each(|row| rows.delete(row));
+        Ok(())
+    }
+
+    /// Drops every row of a record without reading it, and marks the key as a hole.
+    pub(super) fn set_record_aside(
+        &self,
+        rows: &mut Overlay<'_>,
+        key: KeyHash,
+    ) -> Result<(), TableError> {
+        self.drop_record(rows, key)?;
         self.write_hole(rows, key, Some(Hole::Open))
     }
 }

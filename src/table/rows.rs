@@ -70,8 +70,7 @@ pub enum TableError {
 
 impl TableError {
     pub(super) fn damaged(key: &[u8], detail: impl Into<String>) -> Self {
-        let name = key.iter().fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
-        Self::Damaged { key: name, detail: detail.into(), lost: None }
+        Self::Damaged { key: hex(key), detail: detail.into(), lost: None }
     }
 
     /// Says what is lost with a damaged row.
@@ -85,6 +84,10 @@ impl TableError {
     pub(super) fn undecodable(key: &[u8], error: &DecodeError) -> Self {
         Self::damaged(key, format!("failed to {error}"))
     }
+}
+
+pub(super) fn hex(key: &[u8]) -> String {
+    key.iter().fold(String::new(), |name, byte| name + &format!("{byte:02x}"))
 }
 
 /// What [`Sealed::each`] calls for every row; `Break` ends it without an error.
@@ -121,7 +124,7 @@ fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
     row
 }
 
-fn unseal<'r>(key: &[u8], row: &'r [u8]) -> Result<&'r [u8], TableError> {
+pub(super) fn unseal<'r>(key: &[u8], row: &'r [u8]) -> Result<&'r [u8], TableError> {
     let split = row.len().checked_sub(8);
     let split = split.ok_or_else(|| TableError::damaged(key, "shorter than its checksum"))?;
     let (value, sum) = row.split_at(split);

@@ -61,7 +61,7 @@ pub fn replica_id(
 }
 
 /// Descriptor: shape flag, encoding, dimension, then the name.
-fn read_descriptor(key: &[u8], number: u32, value: &[u8]) -> Result<Table, TableError> {
+pub(super) fn read_descriptor(key: &[u8], number: u32, value: &[u8]) -> Result<Table, TableError> {
     let bad = || TableError::damaged(key, "no space descriptor");
     let (head, name) = value.split_at_checked(6).ok_or_else(bad)?;
     let dimension = u32::from_le_bytes(head[2..6].try_into().map_err(|_| bad())?);
@@ -83,7 +83,7 @@ impl Table {
         self.shape
     }
 
-    fn write_descriptor(&self, rows: &mut Overlay<'_>) -> Result<(), TableError> {
+    pub(super) fn write_descriptor(&self, rows: &mut Overlay<'_>) -> Result<(), TableError> {
         rows.write(&space_key(self.number), &self.encode_descriptor())
     }
 

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::codec::content_digest;
     use crate::lattice::{Actor, Dot};
-    use crate::pattern::{Opinion, PatternId, Ratio, ReplicaId, Voice};
+    use crate::pattern::{Encoding, Opinion, PatternId, Ratio, ReplicaId, Voice};
 
     fn pattern(parts: &[(f64, u32, &Content)]) -> (Pattern, BTreeMap<Digest, Content>) {
         let mut pattern = Pattern::new(PatternId::new("p").unwrap());
@@ -132,6 +132,16 @@ mod tests {
         let read = resolve(&pattern, &contents).unwrap();
         assert!(read.is_conflict);
         assert_eq!((read.label.as_str(), read.embedding), ("one", vec![1.0, 0.0]));
+    }
+
+    #[test]
+    fn descriptions_in_int8_are_compared_and_averaged_as_what_they_read_as() {
+        let int8 = |label, numbers| Content::encoded(label, numbers, Encoding::Int8).unwrap();
+        // The largest is 127 scales of 0.5; 30.25 is stored as 60 of them.
+        let (one, other) = (int8("one", &[63.5, 10.0]), int8("other", &[63.5, 30.25]));
+        let (pattern, contents) = pattern(&[(0.5, 1, &one), (0.5, 1, &other)]);
+        let read = resolve(&pattern, &contents).unwrap();
+        assert_eq!((read.is_conflict, read.embedding), (false, vec![63.5, 20.0]));
     }
 
     #[test]

@@ -4,13 +4,15 @@
 mod content;
 pub mod crdt;
 mod edit;
+mod encoding;
 mod ids;
 mod observation;
 mod opinion;
 
 use crate::lattice::{Dot, Entry, VersionVector, join_entries};
-pub use content::{Content, ContentError, DIMENSION_MAX, Encoding, LABEL_BYTES_MAX, Shape};
+pub use content::{Content, ContentError, DIMENSION_MAX, LABEL_BYTES_MAX};
 pub use edit::{Contribution, Delta, DeltaOutcome, Edit, Kills};
+pub use encoding::{Encoding, Shape};
 pub use ids::{Digest, EpisodeId, ID_BYTES_MAX, IdError, KeyHash, PatternId, ReplicaId, SpaceId};
 pub use observation::{Observation, Write, WriteReport};
 pub use opinion::{Opinion, Ratio, RatioError, Summary, summarise};

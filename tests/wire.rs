@@ -80,6 +80,15 @@ fn hello(shape: Option<Shape>, thorough: bool) -> Frame {
     Frame::Hello(Hello { standing: standing(), shape, knowledge_rows: 2, holes, thorough })
 }
 
+/// An encoding was chosen, and nothing written yet.
+fn chosen() -> Frame {
+    hello(Some(Shape::of_any_dimension(Encoding::Int8)), false)
+}
+
+fn encoded(encoding: Encoding) -> Content {
+    Content::encoded("über das Meer", &[0.5, -1.0, 0.1], encoding).unwrap()
+}
+
 fn walk() -> Frame {
     let inner = WalkBody::Inner(vec![(0, short(1)), (9, short(2)), (15, short(3))]);
     let leaf =
@@ -112,6 +121,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("beat", Frame::Beat(standing())),
         ("hello", hello(Some(shape), false)),
         ("hello-thorough", hello(None, true)),
+        ("hello-chosen", chosen()),
         ("knowledge", Frame::Knowledge(state().context)),
         ("walk", walk()),
         ("walk-thorough", Frame::Walk { hash_bytes: 32, nodes }),
@@ -177,6 +187,8 @@ fn examples() -> Vec<(&'static str, Vec<u8>, Recode)> {
     all.push(("rumor", encode_rumor(&rumor()), gossip));
     all.push(("record", encode_record(&state()), record));
     all.push(("content", encode_content(&content()), described));
+    all.push(("content-f16", encode_content(&encoded(Encoding::F16)), described));
+    all.push(("content-int8", encode_content(&encoded(Encoding::Int8)), described));
     all
 }
 
@@ -204,6 +216,8 @@ fn the_golden_bytes_read_as_the_values_they_were_made_of() {
     assert_eq!(decode_rumor(&golden["rumor"]), Ok(rumor()));
     assert_eq!(decode_record(&golden["record"]), Ok(state()));
     assert_eq!(decode_content(&golden["content"]), Ok(content()));
+    assert_eq!(decode_content(&golden["content-f16"]), Ok(encoded(Encoding::F16)));
+    assert_eq!(decode_content(&golden["content-int8"]), Ok(encoded(Encoding::Int8)));
     let kinds: std::collections::BTreeSet<u8> =
         frames().iter().map(|(name, _)| golden[name][2]).collect();
     assert!(kinds.into_iter().eq(0..=12), "a frame kind has no golden example");

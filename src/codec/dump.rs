@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Actors and replicas are 16 hex digits, digests 64; ratios are exact; the numbers of an embedding
-//! are the shortest that read back to the same bits.
+//! are the shortest that read back to the same bits, and encode to the same bytes in the encoding
+//! named beside them (f32 where none is).
 
 mod plain;
 mod read;
@@ -151,7 +152,7 @@ fn named(pattern: Option<&str>) -> String {
 pub fn encode_header(header: &Header) -> String {
     let shape = header.shape.map(|shape| ShapeWire {
         dimension: shape.dimension,
-        encoding: encoding_name(shape.encoding).to_owned(),
+        encoding: shape.encoding.name().to_owned(),
     });
     text(&HeaderWire {
         schema: SCHEMA,
@@ -178,6 +179,7 @@ pub fn encode_pattern(
             dot: DotText(description.dot),
             digest: HashText(description.digest),
             label: held.map(|content| content.label().to_owned()),
+            encoding: held.and_then(|content| encoding_beside(content.shape().encoding)),
             embedding: held.map(Content::embedding),
         }
     };
@@ -240,6 +242,11 @@ fn content_of<'c>(
     contents.iter().find(|(known, _)| known == digest)?.1.as_ref()
 }
 
+/// What stands beside an embedding: lines of f32 look as they always did.
+fn encoding_beside(encoding: Encoding) -> Option<String> {
+    (encoding != Encoding::F32).then(|| encoding.name().to_owned())
+}
+
 fn episodes(citations: &[Citation]) -> Vec<EpisodeWire> {
     let groups = citations.chunk_by(|a, b| a.episode == b.episode);
     let wire = |group: &[Citation]| EpisodeWire {
@@ -260,16 +267,6 @@ fn opinion(voice: &Voice) -> OpinionWire {
         at: iso_utc(opinion.at_ms),
         at_ms: opinion.at_ms,
     }
-}
-
-const fn encoding_name(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::F32 => "f32",
-    }
-}
-
-fn encoding_named(name: &str) -> Option<Encoding> {
-    (name == encoding_name(Encoding::F32)).then_some(Encoding::F32)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -331,6 +328,8 @@ struct ContentWire {
     dot: DotText,
     digest: HashText,
     label: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoding: Option<String>,
     embedding: Option<Vec<f32>>,
 }
 

@@ -48,7 +48,7 @@ pub struct Standing {
 pub struct Hello {
     /// Root, size and knowledge hash at this moment.
     pub standing: Standing,
-    /// What embeddings of this space look like here, if any was written yet.
+    /// What embeddings of this space look like here, if any was written or an encoding chosen.
     pub shape: Option<Shape>,
     /// How many rows of knowledge follow in [`Frame::Knowledge`].
     pub knowledge_rows: u32,

@@ -165,10 +165,10 @@ pub fn decode_content(bytes: &[u8]) -> Result<Content, DecodeError> {
         .ok_or(DecodeError::Unknown { what: "an encoding", value: code.into() })?;
     let dimension = reader.bounded(DIMENSION_MAX, "a dimension")?;
     let label = text(reader.sized(LABEL_BYTES_MAX, "a label")?, "a label")?.to_owned();
-    let data = reader.take(dimension * 4, "an embedding")?.to_vec();
+    let data = reader.take(encoding.data_bytes(dimension), "an embedding")?.to_vec();
     reader.end(what)?;
     let shape = Shape { dimension: u32::try_from(dimension).unwrap_or(0), encoding };
-    let rule = "a number that is not finite or not canonical";
+    let rule = "numbers that no encoder makes";
     let content =
         Content::from_parts(label, shape, data).ok_or(DecodeError::Invalid { what, rule })?;
     canonical(bytes, &encode_content(&content), what)?;

@@ -12,7 +12,8 @@ pub struct Observation {
     pub id: PatternId,
     /// The episodes it cites; absence of an episode is no retraction.
     pub episodes: BTreeSet<EpisodeId>,
-    /// Label and embedding; `None` leaves the description alone.
+    /// Label and embedding, in f32 whatever the space holds: it is encoded when it is taken. `None`
+    /// leaves the description alone.
     pub content: Option<Content>,
     /// Confidence and strength; `None` leaves the writer's opinion alone.
     pub belief: Option<(Ratio, Ratio)>,

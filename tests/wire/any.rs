@@ -90,10 +90,14 @@ impl Any {
         Standing { root, patterns, knowledge_hash: self.0.draw() }
     }
 
+    fn encoding(&mut self) -> Encoding {
+        Encoding::ALL[self.below(3)]
+    }
+
     pub fn content(&mut self) -> Content {
         let number = |any: &mut Self| f32::from(any.bytes::<2>()[0]) / 7.0 - 9.0;
         let numbers = [vec![0.25], self.list(40, number)].concat();
-        Content::new(&self.name(), &numbers).unwrap()
+        Content::encoded(&self.name(), &numbers, self.encoding()).unwrap()
     }
 
     fn part(&mut self) -> Part {
@@ -123,7 +127,8 @@ impl Any {
 
     fn hello(&mut self) -> Frame {
         let dimension = u32::try_from(self.below(4_097)).unwrap();
-        let shape = self.flag().then_some(Shape { dimension, encoding: Encoding::F32 });
+        let encoding = self.encoding();
+        let shape = self.flag().then_some(Shape { dimension, encoding });
         let knowledge_rows = u32::try_from(self.number(1 << 20)).unwrap();
         let holes = self.list(4, |any| KeyHash(any.bytes()));
         let (standing, thorough) = (self.standing(), self.flag());

@@ -5,14 +5,13 @@ use serde::de::DeserializeOwned;
 
 use super::{
     ContentWire, DumpError, DumpMode, End, EndWire, EpisodeWire, Header, HeaderWire,
-    LINE_BYTES_MAX, Line, OpinionWire, PatternLine, PatternWire, SCHEMA, ShapeWire, encoding_named,
-    iso_utc,
+    LINE_BYTES_MAX, Line, OpinionWire, PatternLine, PatternWire, SCHEMA, ShapeWire, iso_utc,
 };
 use crate::codec::content_digest;
 use crate::lattice::VersionVector;
 use crate::pattern::{
-    Citation, Content, DIMENSION_MAX, Description, EpisodeId, Opinion, Pattern, PatternId, Ratio,
-    Shape, SpaceId, Summary, Voice, summarise,
+    Citation, Content, DIMENSION_MAX, Description, Encoding, EpisodeId, Opinion, Pattern,
+    PatternId, Ratio, Shape, SpaceId, Summary, Voice, summarise,
 };
 
 /// Reads any line of a dump, its newline removed; `line` counts from 1. A line of values only has
@@ -74,10 +73,11 @@ fn decode_header(text: &str, line: u64) -> Result<Header, DumpError> {
     Ok(Header { mode, space, shape: shape.transpose()?, knowledge, root, patterns })
 }
 
+/// A dimension of 0: an encoding was chosen, and nothing written yet.
 fn shape_of(wire: &ShapeWire) -> Option<Shape> {
     let dimension = wire.dimension;
-    let fits = dimension >= 1 && dimension as usize <= DIMENSION_MAX;
-    Some(Shape { dimension, encoding: encoding_named(&wire.encoding)? }).filter(|_| fits)
+    let fits = dimension as usize <= DIMENSION_MAX;
+    Some(Shape { dimension, encoding: Encoding::from_name(&wire.encoding)? }).filter(|_| fits)
 }
 
 fn decode_pattern(text: &str, line: u64) -> Result<PatternLine, DumpError> {
@@ -146,10 +146,15 @@ fn exact_ratio(field: &str, value: f64) -> Result<Ratio, String> {
 fn content_of(wire: &ContentWire) -> Result<Option<Content>, String> {
     let (label, embedding) = match (&wire.label, &wire.embedding) {
         (Some(label), Some(embedding)) => (label, embedding),
-        (None, None) => return Ok(None),
+        (None, None) if wire.encoding.is_none() => return Ok(None),
+        (None, None) => return Err("an encoding without an embedding".to_owned()),
         _ => return Err("a label without an embedding, or the other way round".to_owned()),
     };
-    let content = Content::new(label, embedding).map_err(|error| error.to_string())?;
+    let name = wire.encoding.as_deref().unwrap_or(Encoding::F32.name());
+    let encoding =
+        Encoding::from_name(name).ok_or_else(|| format!("its encoding {name:?} is unknown"))?;
+    let content =
+        Content::encoded(label, embedding, encoding).map_err(|error| error.to_string())?;
     let digest = content_digest(&content);
     if digest != wire.digest.0 {
         return Err(format!("its content has the digest {digest}, not {}", wire.digest.0));

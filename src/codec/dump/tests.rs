@@ -34,6 +34,14 @@ impl Chance {
         }
     }
 
+    /// Any finite number, or one that every encoding holds.
+    fn element(&mut self, encoding: Encoding) -> f32 {
+        match encoding {
+            Encoding::F32 => self.finite(),
+            _ => f32::from(u16::try_from(self.below(1 << 16)).unwrap()) / 65_536.0 - 0.5,
+        }
+    }
+
     fn dot(&mut self) -> Dot {
         Dot::new(Actor(self.next()), 1 + self.below(1 << 48))
     }
@@ -59,8 +67,10 @@ fn sample(seed: u64) -> (Pattern, Vec<(Digest, Option<Content>)>) {
     }
     let mut contents = Vec::new();
     for n in 0..chance.below(4) {
-        let embedding: Vec<f32> = (0..16).map(|_| chance.finite()).collect();
-        let content = Content::new(&format!("label \u{1} {n} é"), &embedding).unwrap();
+        let encoding = Encoding::ALL[chance.small(3) as usize];
+        let embedding: Vec<f32> = (0..16).map(|_| chance.element(encoding)).collect();
+        let label = format!("label \u{1} {n} é");
+        let content = Content::encoded(&label, &embedding, encoding).unwrap();
         let digest = content_digest(&content);
         pattern.contents.push(Description { dot: chance.dot(), digest });
         contents.push((digest, (n != 2).then_some(content)));
@@ -127,6 +137,34 @@ fn embedding_numbers_are_printed_shortest_and_read_back_to_the_same_bits() {
     }
 }
 
+#[test]
+fn an_encoding_stands_beside_the_numbers_unless_it_is_f32_and_they_read_back_to_its_bytes() {
+    for encoding in Encoding::ALL {
+        let content = Content::encoded("x", &[0.1, -0.7, 1e-4], encoding).unwrap();
+        let digest = content_digest(&content);
+        let mut pattern = Pattern::new(PatternId::new("p").unwrap());
+        pattern.contents.push(Description { dot: Dot::new(Actor(1), 1), digest });
+        let contents = [(digest, Some(content.clone()))];
+        let text = encode_pattern(&pattern, &contents, &VersionVector::new());
+        let beside = format!("\"label\":\"x\",\"encoding\":\"{encoding}\",\"embedding\":[");
+        assert_eq!(text.contains(&beside), encoding != Encoding::F32, "{text}");
+        assert_eq!(pattern_line(&text).contents, [content]);
+        let refused = |from: &str, to: &str| {
+            let bad = text.replacen(from, to, 1);
+            decode_line(bad.as_bytes(), 3).unwrap_err().to_string()
+        };
+        let other = if encoding == Encoding::F16 { "int8" } else { "f16" };
+        let own = format!("\"encoding\":\"{encoding}\",");
+        let (from, kept) = match encoding {
+            Encoding::F32 => ("\"embedding\"", "\"embedding\""),
+            _ => (own.as_str(), ""),
+        };
+        let named = |name: &str| refused(from, &format!("\"encoding\":\"{name}\",{kept}"));
+        assert!(named(other).contains("its content has the digest"), "{encoding}");
+        assert!(named("f8").contains("its encoding \"f8\" is unknown"), "{encoding}");
+    }
+}
+
 fn header() -> Header {
     Header {
         mode: DumpMode::State,
@@ -152,6 +190,10 @@ fn header_and_end_have_a_fixed_spelling_and_read_back() {
     let values = Header { mode: DumpMode::Values, shape: None, ..header() };
     assert!(encode_header(&values).starts_with(r#"{"schema":1,"values":true,"#));
     assert_eq!(decode_line(encode_header(&values).as_bytes(), 1), Ok(Line::Header(values)));
+    let open = Some(Shape::of_any_dimension(Encoding::Int8));
+    let open = Header { shape: open, ..header() };
+    assert!(encode_header(&open).contains(r#""shape":{"dimension":0,"encoding":"int8"}"#));
+    assert_eq!(decode_line(encode_header(&open).as_bytes(), 1), Ok(Line::Header(open)));
     let end = End { patterns: 13, root: Digest([0x5a; 32]) };
     assert_eq!(encode_end(&end), format!(r#"{{"end":true,"patterns":13,"root":"{hash}"}}"#));
     assert_eq!(decode_line(encode_end(&end).as_bytes(), 9), Ok(Line::End(end)));

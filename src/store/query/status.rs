@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::rows::put;
 use super::{Fault, Verdict};
 use crate::codec::dump::hex_u64;
-use crate::pattern::{Encoding, Shape};
+use crate::pattern::Shape;
 use crate::replica::View;
 use crate::store::PatternStore;
 
@@ -48,7 +48,8 @@ struct SpaceRow {
 
 #[derive(Serialize)]
 struct ShapeRow {
-    dimension: u32,
+    /// Not known before the first embedding.
+    dimension: Option<u32>,
     encoding: &'static str,
 }
 
@@ -116,10 +117,8 @@ fn space_row(space: String, view: &View<'_>) -> SpaceRow {
 }
 
 fn shape_row(shape: Shape) -> ShapeRow {
-    let encoding = match shape.encoding {
-        Encoding::F32 => "f32",
-    };
-    ShapeRow { dimension: shape.dimension, encoding }
+    let dimension = Some(shape.dimension).filter(|dimension| *dimension > 0);
+    ShapeRow { dimension, encoding: shape.encoding.name() }
 }
 
 #[cfg(feature = "net")]

@@ -75,6 +75,8 @@ enum Verb {
     /// Run one session with a peer in each space, or in the one named.
     #[cfg(feature = "net")]
     Sync(sync::SyncArguments),
+    /// Make a space, and choose how its embeddings are kept.
+    Create(change::CreateArguments),
     /// Join dumps into the store, or take plain consolidation lines as observations.
     Load(transfer::LoadArguments),
     /// Write a space as JSON lines.
@@ -141,6 +143,7 @@ impl Verb {
             Self::Serve(arguments) => serve::serve(common, arguments, out),
             #[cfg(feature = "net")]
             Self::Sync(arguments) => sync::sync(common, arguments, out),
+            Self::Create(arguments) => change::create(common, arguments, out),
             Self::Load(arguments) => transfer::load(common, arguments, out),
             Self::Dump(arguments) => transfer::dump(common, arguments, out),
             Self::Get(arguments) => look::get(common, arguments, out),

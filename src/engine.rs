@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::disk::Disk;
 use crate::host::{Host, Input, Reply, StepError};
 pub use crate::host::{ReplicaChoice, StartError};
-use crate::pattern::{SpaceId, Write, WriteReport};
+use crate::pattern::{Shape, SpaceId, Write, WriteReport};
 use crate::port::{Core, NetInput, NetOutput, Peer, SpaceTag};
 use crate::replica::{Absorb, Output, SessionReport};
 use crate::sync::Millis;
@@ -118,6 +118,11 @@ impl Engine {
     /// Makes a space exist.
     pub fn create_space(&self, space: &SpaceId) -> Result<(), WriteError> {
         self.ask(Input::Create(space.clone())).map(|_| ())
+    }
+
+    /// Makes a space exist whose embeddings look like this, or refuses if they look otherwise.
+    pub fn create_space_as(&self, space: &SpaceId, shape: Shape) -> Result<(), WriteError> {
+        self.ask(Input::CreateAs(space.clone(), shape)).map(|_| ())
     }
 
     /// One step of loading a dump.

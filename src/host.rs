@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::{Batch, Disk, DiskError, Overlay};
 use crate::migrations::{self, MigrationError};
-use crate::pattern::{ReplicaId, SpaceId, Write, WriteReport};
+use crate::pattern::{ReplicaId, Shape, SpaceId, Write, WriteReport};
 use crate::port::{NetInput, NetOutput, Peer, SessionId, SpaceTag, Verdict};
 use crate::replica::{Absorb, Output, Replica, Trust, View};
 use crate::sync::{Chance, Millis};
@@ -67,6 +67,8 @@ pub enum ReplicaChoice {
 pub enum Input {
     /// Make a space exist.
     Create(SpaceId),
+    /// Make a space exist whose embeddings look like this, or refuse if they look otherwise.
+    CreateAs(SpaceId, Shape),
     /// Local writes, all or nothing; the space comes into being at the first.
     Write(SpaceId, Vec<Write>),
     /// States from a dump.
@@ -158,6 +160,13 @@ impl Host {
         }
         match input {
             Input::Create(space) => self.create(&space).map(|()| Reply::Done),
+            Input::CreateAs(space, shape) => {
+                self.create(&space)?;
+                self.run(&space, Checked::Whole, |replica, rows, _| {
+                    replica.choose_shape(shape, rows)
+                })
+                .map(|()| Reply::Done)
+            }
             Input::Write(space, writes) => {
                 self.create(&space)?;
                 self.run(&space, Checked::Whole, |replica, rows, _| {
@@ -190,7 +199,7 @@ impl Host {
     /// it hears, and must not speak of what it cannot keep.
     fn decline(&mut self, input: &Input, failure: String) -> Result<Reply, StepError> {
         match input {
-            Input::Create(_) | Input::Write(..) | Input::Absorb(..) => {
+            Input::Create(_) | Input::CreateAs(..) | Input::Write(..) | Input::Absorb(..) => {
                 return Err(StepError::ReadOnly(failure));
             }
             Input::Sync(..) => return Ok(Reply::Session(None)),
@@ -263,9 +272,7 @@ impl Host {
                     self.outputs.append(&mut out);
                     return Ok(value);
                 }
-                Err(error @ (TableError::Limit { .. } | TableError::Shape { .. }))
-                    if checked == Checked::Whole =>
-                {
+                Err(error) if checked == Checked::Whole && error.is_refusal() => {
                     return Err(error.into());
                 }
                 Err(TableError::Damaged { lost: Some(lost), .. }) if set_aside < ASIDE_MAX => {

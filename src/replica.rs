@@ -334,7 +334,7 @@ impl<'r> View<'r> {
         self.replica.knowledge_hash()
     }
 
-    /// What embeddings look like, once one was written.
+    /// What embeddings look like, once one was written or an encoding chosen.
     pub fn shape(&self) -> Option<Shape> {
         self.replica.table.shape()
     }

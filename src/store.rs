@@ -29,7 +29,7 @@ use crate::disk::sled::SledDisk;
 use crate::disk::{Disk, OpenMode};
 use crate::engine::{Engine, EngineOptions, ReplicaChoice, StartError};
 use crate::migrations::MigrationError;
-use crate::pattern::{IdError, ReplicaId, SpaceId, Write, WriteReport};
+use crate::pattern::{Encoding, IdError, ReplicaId, Shape, SpaceId, Write, WriteReport};
 use crate::sync::Millis;
 use crate::table::TableError;
 
@@ -104,6 +104,22 @@ fn listed(spaces: &[SpaceId]) -> String {
     }
     let names: Vec<&str> = spaces.iter().map(SpaceId::as_str).collect();
     format!("{}; name one with --space", names.join(", "))
+}
+
+/// What may be chosen when a space is created.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct SpaceOptions {
+    /// How embeddings are kept; `None` leaves it to the first write (f32) or the first peer.
+    pub encoding: Option<Encoding>,
+}
+
+impl SpaceOptions {
+    /// With this encoding.
+    #[must_use]
+    pub const fn encoding(self, encoding: Encoding) -> Self {
+        Self { encoding: Some(encoding), ..self }
+    }
 }
 
 /// A store of patterns. Clones share it; it closes when the last is gone or at
@@ -225,6 +241,28 @@ impl PatternStore {
     /// Makes a space exist before its first write, so that peers' patterns arrive in it.
     pub fn create_space(&self, space: &SpaceId) -> Result<(), WriteError> {
         self.inner.engine.create_space(space)?;
+        self.serve_space(space);
+        Ok(())
+    }
+
+    /// As [`PatternStore::create_space`], with choices that hold for good; the same again is fine.
+    /// Other choices than the space has, or than its first write or a peer has made, are refused.
+    ///
+    /// Choose at one node before any writes: nodes that have no choice of their own take over that
+    /// of the first peer they meet, and a first write without one makes a space f32.
+    pub fn create_space_with(
+        &self,
+        space: &SpaceId,
+        options: SpaceOptions,
+    ) -> Result<(), WriteError> {
+        let Some(encoding) = options.encoding else {
+            return self.create_space(space);
+        };
+        self.create_space_as(space, Shape::of_any_dimension(encoding))
+    }
+
+    fn create_space_as(&self, space: &SpaceId, shape: Shape) -> Result<(), WriteError> {
+        self.inner.engine.create_space_as(space, shape)?;
         self.serve_space(space);
         Ok(())
     }

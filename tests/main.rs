@@ -9,6 +9,7 @@ mod tidy;
 mod cli;
 mod convergence;
 mod cost;
+mod encodings;
 mod golden;
 mod holes;
 mod laws;

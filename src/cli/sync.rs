@@ -40,7 +40,8 @@ pub(super) fn sync(
     let space = common.space()?.map(str::to_owned);
     if let Some(space) = &space {
         // Naming a space is reason enough to hold it.
-        source.ask(&Query::Create { space: space.clone() }, Input::None, out)?;
+        let query = Query::Create { space: space.clone(), encoding: None };
+        source.ask(&query, Input::None, out)?;
     }
     if let Source::Open(store) = &source {
         let key = arguments.cluster_key.as_deref();

@@ -12,7 +12,7 @@ use crate::codec::frame::{
 use crate::codec::{key_hash, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
-use crate::pattern::{Content, Digest, KeyHash, Pattern, ReplicaId};
+use crate::pattern::{Content, Digest, Encoding, KeyHash, Pattern, ReplicaId, Shape};
 use crate::port::SessionId;
 use crate::table::TableError;
 
@@ -92,7 +92,7 @@ impl Replica {
                     return Err(Broken::malformed("a beat in the middle of a session").into());
                 }
             }
-            Frame::Hello(hello) => self.hear_hello(session, hello)?,
+            Frame::Hello(hello) => self.hear_hello(session, hello, rows)?,
             Frame::Knowledge(page) => {
                 if !live.session.on_knowledge(&page) {
                     return Err(Broken::malformed("more knowledge than announced").into());
@@ -173,21 +173,28 @@ impl Replica {
         Ok(wants)
     }
 
-    fn hear_hello(&mut self, session: SessionId, hello: Hello) -> Result<(), Broken> {
-        let ours = self.table.shape();
-        if let (Some(ours), Some(theirs)) = (ours, hello.shape)
-            && ours != theirs
+    fn hear_hello(
+        &mut self,
+        session: SessionId,
+        hello: Hello,
+        rows: &mut Overlay<'_>,
+    ) -> Result<(), Trouble> {
+        let (ours, theirs) = (self.table.shape(), hello.shape);
+        if let (Some(ours), Some(theirs)) = (ours, theirs)
+            && ours.agree(theirs).is_none()
         {
-            let detail = format!(
-                "space {} holds {} dimensions here and {} there",
-                self.id(),
-                ours.dimension,
-                theirs.dimension
-            );
-            return Err(Broken(Refusal::ShapeDiffers, detail));
+            let detail = format!("{ours} here, {theirs} there");
+            return Err(Broken(Refusal::ShapeDiffers, detail).into());
         }
-        let first = self.live(session)?.session.on_hello(hello);
-        first.then_some(()).ok_or_else(|| Broken::malformed("a second introduction"))
+        if !self.live(session)?.session.on_hello(hello) {
+            return Err(Broken::malformed("a second introduction").into());
+        }
+        // A first write of ours would make it f32, which they would refuse for good.
+        let chosen = theirs.map(|shape| shape.encoding).filter(|code| *code != Encoding::F32);
+        if let (None, Some(encoding)) = (ours, chosen) {
+            self.table.choose(rows, Shape::of_any_dimension(encoding))?;
+        }
+        Ok(())
     }
 
     fn hear_walk(

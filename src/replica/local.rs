@@ -1,6 +1,7 @@
 //! Writes of our own callers: validated as a whole, then one dot each, all in one batch.
 //! It must never know who will hear of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::merge::report_of;
@@ -9,22 +10,27 @@ use crate::codec::{content_digest, key_hash};
 use crate::disk::Overlay;
 use crate::lattice::{Actor, Dot};
 use crate::pattern::{
-    Content, Contribution, Edit, KeyHash, Opinion, Pattern, PatternId, Ratio, Shape, Write,
-    WriteReport,
+    Content, Contribution, Edit, Encoding, KeyHash, Observation, Opinion, Pattern, PatternId,
+    Ratio, Shape, Write, WriteReport,
 };
 use crate::sync::Millis;
 use crate::table::{Change, TableError};
 
 impl Replica {
-    /// Applies a batch of writes, all or nothing. On `Limit` and `Shape` errors nothing at all has
-    /// changed, in RAM either. O(sizes of the patterns touched).
+    /// Chooses what embeddings look like here, before the first is written.
+    pub fn choose_shape(&mut self, shape: Shape, rows: &mut Overlay<'_>) -> Result<(), TableError> {
+        self.table.choose(rows, shape)
+    }
+
+    /// Applies a batch of writes, all or nothing. On a refusal nothing at all has changed, in RAM
+    /// either. O(sizes of the patterns touched).
     pub fn write(
         &mut self,
         now: Millis,
         writes: &[Write],
         rows: &mut Overlay<'_>,
     ) -> Result<WriteReport, TableError> {
-        self.check_shapes(writes)?;
+        let writes = &*self.encoded(writes)?;
         self.check_limits(writes, rows)?;
         let mut report = WriteReport::default();
         for write in writes {
@@ -73,26 +79,39 @@ impl Replica {
         Ok(change)
     }
 
-    fn check_shapes(&self, writes: &[Write]) -> Result<(), TableError> {
-        let mut held: Option<Shape> = self.table.shape();
-        for write in writes {
-            let Write::Observe(observation) = write else {
-                continue;
-            };
-            let Some(content) = &observation.content else {
-                continue;
-            };
-            let shape = *held.get_or_insert(content.shape());
-            if shape != content.shape() {
-                return Err(TableError::Shape {
-                    id: observation.id.to_string(),
-                    space: self.table.id().to_string(),
-                    found: content.shape().dimension,
-                    expected: shape.dimension,
-                });
+    /// The writes with embeddings as the space holds them: f32 where it has no choice of its own,
+    /// for what a caller writes first makes the space.
+    ///
+    /// Callers state f32. It is encoded here because every local write passes here, and within the
+    /// step that stores it, so that no choice or peer can change the encoding in between.
+    fn encoded<'w>(&self, writes: &'w [Write]) -> Result<Cow<'w, [Write]>, TableError> {
+        let mut shape = self.table.shape().unwrap_or(Shape::of_any_dimension(Encoding::default()));
+        let mut encoded = Cow::Borrowed(writes);
+        for (at, write) in writes.iter().enumerate() {
+            let Write::Observe(observation) = write else { continue };
+            let Some(content) = &observation.content else { continue };
+            let (id, space) = (observation.id.as_str(), self.table.id());
+            let mut found = content.shape();
+            if found.encoding == Encoding::F32 && shape.encoding != Encoding::F32 {
+                let content = content.recoded(shape.encoding);
+                let content = content.map_err(|error| TableError::Content {
+                    id: id.to_owned(),
+                    space: space.to_string(),
+                    error,
+                })?;
+                found = content.shape();
+                let content = Some(content);
+                encoded.to_mut()[at] =
+                    Write::Observe(Observation { content, ..observation.clone() });
             }
+            shape = shape.agree(found).ok_or_else(|| TableError::Shape {
+                id: id.to_owned(),
+                space: space.to_string(),
+                found,
+                expected: shape,
+            })?;
         }
-        Ok(())
+        Ok(encoded)
     }
 
     /// Plays the batch on copies, so that a broken limit is found before anything moves.

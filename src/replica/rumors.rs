@@ -135,7 +135,8 @@ impl Replica {
         }
         for content in &rumor.contents {
             let digest = content_digest(content);
-            let fits = self.table.shape().is_none_or(|shape| shape == content.shape());
+            let fits =
+                self.table.shape().is_none_or(|shape| shape.agree(content.shape()).is_some());
             if fits && !self.table.has_content(rows, digest)? {
                 self.keep_content(rows, content)?;
             }

@@ -13,7 +13,7 @@ use super::{PatternStore, ReadError, WriteError};
 use crate::codec::content_digest;
 use crate::codec::dump::{DumpError, Header, Line, PatternLine, decode_line, decode_observation};
 use crate::lattice::VersionVector;
-use crate::pattern::{Observation, Pattern, PatternId, SpaceId, Write, WriteReport};
+use crate::pattern::{Observation, Pattern, PatternId, Shape, SpaceId, Write, WriteReport};
 use crate::replica::{Absorb, add_reports};
 use check::{check_dumps, check_observations};
 
@@ -70,7 +70,7 @@ pub enum LoadError {
     },
     /// An embedding does not fit the space.
     #[error(
-        "read line {line} (pattern {pattern:?}): an embedding of {found} dimensions; \
+        "read line {line} (pattern {pattern:?}): an embedding in {found}; \
         space {space} holds {expected}"
     )]
     Shape {
@@ -80,10 +80,10 @@ pub enum LoadError {
         pattern: String,
         /// The space.
         space: SpaceId,
-        /// Its dimensions.
-        found: u32,
-        /// Those of the space.
-        expected: u32,
+        /// What it looks like.
+        found: Shape,
+        /// What those of the space look like.
+        expected: Shape,
     },
     /// The input could not be read or spooled: the system's fault.
     #[error("read the input: {0}")]
@@ -193,7 +193,10 @@ impl PatternStore {
             let (number, bytes) = (line.number, line.bytes.len());
             match (decode_line(line.bytes, number)?, &mut dump) {
                 (Line::Header(header), None) => {
-                    self.create_space(&header.space)?;
+                    match header.shape {
+                        Some(shape) => self.create_space_as(&header.space, shape)?,
+                        None => self.create_space(&header.space)?,
+                    }
                     dump = Some(Applying::new(&header));
                 }
                 (Line::Pattern(pattern), Some(dump)) => {

@@ -37,8 +37,8 @@ pub(crate) enum Query {
     Digests { space: String },
     /// Takes the input; a row for each space.
     Load { space: Option<String>, kind: LoadKind },
-    /// Makes a space.
-    Create { space: String },
+    /// Makes a space, with an encoding where one is named.
+    Create { space: String, encoding: Option<String> },
     /// Takes back citations.
     Retract { space: String, id: String, episodes: Vec<String> },
     /// Removes patterns.
@@ -149,8 +149,8 @@ impl From<TableError> for Fault {
             TableError::Damaged { .. } | TableError::Unbalanced { .. } => {
                 Self::Damaged(error.to_string())
             }
-            TableError::Limit { .. } | TableError::Shape { .. } => Self::Refused(error.to_string()),
             TableError::Disk(_) => Self::Io(error.to_string()),
+            _ => Self::Refused(error.to_string()),
         }
     }
 }
@@ -255,9 +255,8 @@ pub(crate) fn answer(
         Query::Verify { space } => look::verify(store, space.as_deref(), out),
         Query::Digests { space } => look::digests(store, &SpaceId::new(space)?, out),
         Query::Load { space, kind } => load(store, space.as_deref(), *kind, input, out),
-        Query::Create { space } => {
-            store.create_space(&SpaceId::new(space)?)?;
-            Ok(Verdict::Yes)
+        Query::Create { space, encoding } => {
+            edit::create(store, &SpaceId::new(space)?, encoding.as_deref())
         }
         Query::Retract { space, id, episodes } => {
             edit::retract(store, &SpaceId::new(space)?, id, episodes, out)

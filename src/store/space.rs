@@ -162,7 +162,7 @@ impl Space {
 
 #[expect(clippy::redundant_closure_for_method_calls, reason = "a path is bound to one lifetime")]
 impl PatternStore {
-    /// What embeddings of a space look like, if any was written.
+    /// What embeddings of a space look like, if any was written or an encoding chosen.
     pub(super) fn shape(&self, space: &SpaceId) -> Option<Shape> {
         self.view(space, |view| view.shape()).flatten()
     }

@@ -155,8 +155,8 @@ fn one_bad_observation_keeps_all_of_them_out() {
     let default = SpaceId::new("default").unwrap();
     let mixed = line("a", "[1,2]") + "\n" + &line("b", "[1,2,3]");
     let refused = store.load_observations(&default, &mut Cursor::new(&mixed)).unwrap_err();
-    let expected = "read line 3 (pattern \"b\"): an embedding of 3 dimensions; space default \
-        holds 2";
+    let expected = "read line 3 (pattern \"b\"): an embedding in f32 of 3 dimensions; \
+        space default holds f32 of 2 dimensions";
     assert_eq!(refused.to_string(), expected);
     assert_eq!(store.spaces(), []);
     let fine = line("a", "[1,2]") + &line("b", "[0,-0.5]");

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use super::keys::CHUNK_BYTES;
 use crate::codec::{DecodeError, checksum};
 use crate::disk::{DiskError, Overlay};
-use crate::pattern::{Digest, KeyHash};
+use crate::pattern::{ContentError, Digest, KeyHash, Shape};
 
 /// What cannot be read any more and must come from a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,23 +52,46 @@ pub enum TableError {
         rule: &'static str,
     },
     /// An embedding of another shape than the space holds; the caller's fault. Nothing has changed.
-    #[error(
-        "take an embedding of {found} dimensions for pattern {id:?}: space {space:?} holds \
-         {expected}"
-    )]
+    #[error("take {found} for pattern {id:?}: space {space:?} holds {expected}")]
     Shape {
         /// The pattern.
         id: String,
         /// The space.
         space: String,
         /// What was offered.
-        found: u32,
+        found: Shape,
         /// What the space holds.
-        expected: u32,
+        expected: Shape,
+    },
+    /// An embedding that the encoding of the space cannot hold; the caller's fault. Nothing has
+    /// changed.
+    #[error("{error} (pattern {id:?}, space {space:?})")]
+    Content {
+        /// The pattern.
+        id: String,
+        /// The space.
+        space: String,
+        /// Why not.
+        error: ContentError,
+    },
+    /// Another shape was chosen for a space than it has; the caller's fault. Nothing has changed.
+    #[error("choose {asked} for space {space:?}: it holds {held}")]
+    Chosen {
+        /// The space.
+        space: String,
+        /// What was asked for.
+        asked: Shape,
+        /// What it holds.
+        held: Shape,
     },
 }
 
 impl TableError {
+    /// True iff the caller asked for what may not be, which is found before anything moves.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Disk(_) | Self::Damaged { .. } | Self::Unbalanced { .. })
+    }
+
     pub(super) fn damaged(key: &[u8], detail: impl Into<String>) -> Self {
         Self::Damaged { key: hex(key), detail: detail.into(), lost: None }
     }

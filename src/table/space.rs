@@ -78,7 +78,7 @@ impl Table {
         &self.id
     }
 
-    /// What embeddings look like here, once one was written.
+    /// What embeddings look like here, once one was written or an encoding chosen.
     pub fn shape(&self) -> Option<Shape> {
         self.shape
     }
@@ -88,11 +88,22 @@ impl Table {
     }
 
     pub(super) fn encode_descriptor(&self) -> Vec<u8> {
-        let shape = self.shape.unwrap_or(Shape { dimension: 0, encoding: Encoding::F32 });
+        let shape = self.shape.unwrap_or(Shape::of_any_dimension(Encoding::F32));
         let mut value = vec![u8::from(self.shape.is_some()), shape.encoding.code()];
         value.extend_from_slice(&shape.dimension.to_le_bytes());
         value.extend_from_slice(self.id.as_str().as_bytes());
         value
+    }
+
+    /// Chooses an encoding, or a whole shape, before anything is written; the same again is fine.
+    pub fn choose(&mut self, rows: &mut Overlay<'_>, asked: Shape) -> Result<(), TableError> {
+        let held = self.shape.unwrap_or(asked);
+        let agreed = held.agree(asked).ok_or_else(|| TableError::Chosen {
+            space: self.id.to_string(),
+            asked,
+            held,
+        })?;
+        self.set_shape(rows, agreed)
     }
 
     /// Fixes the shape of the space, or refuses another one.
@@ -102,19 +113,22 @@ impl Table {
         shape: Shape,
         pattern: &str,
     ) -> Result<(), TableError> {
-        match self.shape {
-            Some(held) if held == shape => Ok(()),
-            Some(held) => Err(TableError::Shape {
-                id: pattern.to_owned(),
-                space: self.id.to_string(),
-                found: shape.dimension,
-                expected: held.dimension,
-            }),
-            None => {
-                self.shape = Some(shape);
-                self.write_descriptor(rows)
-            }
+        let held = self.shape.unwrap_or(shape);
+        let agreed = held.agree(shape).ok_or_else(|| TableError::Shape {
+            id: pattern.to_owned(),
+            space: self.id.to_string(),
+            found: shape,
+            expected: held,
+        })?;
+        self.set_shape(rows, agreed)
+    }
+
+    fn set_shape(&mut self, rows: &mut Overlay<'_>, shape: Shape) -> Result<(), TableError> {
+        if self.shape != Some(shape) {
+            self.shape = Some(shape);
+            self.write_descriptor(rows)?;
         }
+        Ok(())
     }
 
     // ---- the log

@@ -7,16 +7,19 @@ use super::super::PatternStore;
 use super::super::lines::Lines;
 use super::{LoadError, is_named};
 use crate::codec::dump::{
-    DumpMode, End, Header, Line, PatternLine, decode_line, decode_observation,
+    DumpError, DumpMode, End, Header, Line, PatternLine, decode_line, decode_observation,
 };
 use crate::codec::{key_hash, state_digest};
 use crate::index::Index;
-use crate::pattern::{Digest, PatternId, Shape, SpaceId};
+use crate::pattern::{Digest, Encoding, PatternId, Shape, SpaceId};
+
+/// What a space without embeddings takes at its first write.
+const NO_SHAPE: Shape = Shape::of_any_dimension(Encoding::F32);
 
 /// One dump as far as it has been read.
 struct Checking {
     header: Header,
-    /// What embeddings must look like: by the store, else by the header.
+    /// What embeddings must look like, by the header.
     shape: Option<Shape>,
     index: Index,
     lines: u64,
@@ -74,15 +77,10 @@ fn begin(
         let (found, wanted) = (header.space, wanted.clone());
         return Err(LoadError::OtherSpace { found, wanted });
     }
-    let held = store.shape(&header.space);
-    if let (Some(held), Some(brought)) = (held, header.shape)
-        && held != brought
+    if let (Some(held), Some(brought)) = (store.shape(&header.space), header.shape)
+        && held.agree(brought).is_none()
     {
-        let (space, found) = (&header.space, brought.dimension);
-        let rule = format!(
-            "its embeddings have {found} dimensions; space {space} holds {}",
-            held.dimension
-        );
+        let rule = format!("its embeddings are {brought}; space {} holds {held}", header.space);
         return Err(order(line, &rule));
     }
     let shape = header.shape;
@@ -109,8 +107,8 @@ impl Checking {
                     line: number,
                     pattern: id.as_str().to_owned(),
                     space: self.header.space.clone(),
-                    found: found.dimension,
-                    expected: self.shape.map_or(0, |shape| shape.dimension),
+                    found,
+                    expected: self.shape.unwrap_or(NO_SHAPE),
                 });
             }
         }
@@ -148,7 +146,7 @@ pub(super) fn check_observations(
     default: &SpaceId,
     lines: &mut Lines<'_>,
 ) -> Result<(), LoadError> {
-    let mut shapes: BTreeMap<SpaceId, Option<Shape>> = BTreeMap::new();
+    let mut shapes: BTreeMap<SpaceId, Shape> = BTreeMap::new();
     while let Some(line) = lines.next()? {
         if line.bytes.trim_ascii().is_empty() {
             continue;
@@ -156,17 +154,23 @@ pub(super) fn check_observations(
         let (space, observation) = decode_observation(line.bytes, line.number)?;
         let Some(content) = &observation.content else { continue };
         let space = space.unwrap_or_else(|| default.clone());
-        let held = shapes.entry(space.clone()).or_insert_with(|| store.shape(&space));
-        let (found, expected) = (content.shape(), *held.get_or_insert(content.shape()));
-        if found != expected {
-            return Err(LoadError::Shape {
-                line: line.number,
-                pattern: observation.id.as_str().to_owned(),
-                space,
-                found: found.dimension,
-                expected: expected.dimension,
-            });
-        }
+        let held =
+            shapes.entry(space.clone()).or_insert_with(|| store.shape(&space).unwrap_or(NO_SHAPE));
+        let pattern = observation.id.as_str();
+        // As the store will encode it: what it cannot hold is refused before anything is written.
+        let content = content.recoded(held.encoding).map_err(|error| DumpError::Invalid {
+            line: line.number,
+            pattern: Some(pattern.to_owned()),
+            reason: error.to_string(),
+        })?;
+        let (found, expected) = (content.shape(), *held);
+        *held = expected.agree(found).ok_or_else(|| LoadError::Shape {
+            line: line.number,
+            pattern: pattern.to_owned(),
+            space,
+            found,
+            expected,
+        })?;
     }
     Ok(())
 }

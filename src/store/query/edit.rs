@@ -1,4 +1,4 @@
-//! Orders that change patterns by hand.
+//! Orders that make spaces and change patterns by hand.
 //! It must never resolve prefixes: what is changed is named in full.
 
 use std::collections::BTreeSet;
@@ -6,8 +6,25 @@ use std::io::Write;
 
 use super::rows::{WrittenRow, put};
 use super::{Fault, Verdict};
-use crate::pattern::{EpisodeId, PatternId, SpaceId, Write as Change, WriteReport};
-use crate::store::PatternStore;
+use crate::pattern::{Encoding, EpisodeId, PatternId, SpaceId, Write as Change, WriteReport};
+use crate::store::{PatternStore, SpaceOptions};
+
+pub(super) fn create(
+    store: &PatternStore,
+    space: &SpaceId,
+    encoding: Option<&str>,
+) -> Result<Verdict, Fault> {
+    let mut options = SpaceOptions::default();
+    if let Some(name) = encoding {
+        let names = || Encoding::ALL.map(Encoding::name).join(", ");
+        let encoding = Encoding::from_name(name).ok_or_else(|| {
+            Fault::Usage(format!("choose the encoding {name:?}: there are {}", names()))
+        })?;
+        options = options.encoding(encoding);
+    }
+    store.create_space_with(space, options)?;
+    Ok(Verdict::Yes)
+}
 
 pub(super) fn retract(
     store: &PatternStore,

@@ -9,8 +9,8 @@ use consilience::host::{Host, Input, ReplicaChoice, Reply, StartError};
 use consilience::lattice::{Actor, Dot, VersionVector};
 use consilience::migrations::{FORMAT, MigrationError};
 use consilience::pattern::{
-    Citation, Content, Description, EpisodeId, Observation, Opinion, Pattern, PatternId, Ratio,
-    ReplicaId, SpaceId, Voice, Write, WriteReport, summarise,
+    Citation, Content, Description, Encoding, EpisodeId, Observation, Opinion, Pattern, PatternId,
+    Ratio, ReplicaId, Shape, SpaceId, Voice, Write, WriteReport, summarise,
 };
 use consilience::replica::{Absorb, View};
 use consilience::sync::{Chance, Millis};
@@ -32,6 +32,16 @@ fn space() -> SpaceId {
 
 fn other_space() -> SpaceId {
     SpaceId::new("other-2").unwrap()
+}
+
+/// A space that keeps embeddings in this encoding.
+fn packed(encoding: Encoding) -> SpaceId {
+    SpaceId::new(&format!("packed-{encoding}")).unwrap()
+}
+
+/// A space whose encoding was chosen, and nothing written.
+fn chosen() -> SpaceId {
+    SpaceId::new("chosen").unwrap()
 }
 
 fn id(text: &str) -> PatternId {
@@ -90,6 +100,12 @@ fn write(host: &mut Host, space: &SpaceId, writes: Vec<Write>) -> WriteReport {
         Reply::Written(report) => report,
         other => panic!("a write answered {other:?}"),
     }
+}
+
+fn create_as(host: &mut Host, space: &SpaceId, encoding: Encoding) {
+    let shape = Shape::of_any_dimension(encoding);
+    host.step(Millis(0), Input::CreateAs(space.clone(), shape)).unwrap();
+    host.commit().unwrap();
 }
 
 fn absorb(host: &mut Host, space: &SpaceId, absorb: Absorb) {
@@ -193,6 +209,13 @@ fn history() -> Medium {
     absorb(&mut host, &space(), all_of(&peer));
     absorb(&mut host, &space(), unfinished());
     write(&mut host, &other_space(), vec![observe("alone", names(&["1"]), None, None, 30)]);
+    for encoding in [Encoding::F16, Encoding::Int8] {
+        create_as(&mut host, &packed(encoding), encoding);
+        let described = Some(content("packed", 9));
+        let packing = observe("packed", names(&["1"]), described, None, 31);
+        write(&mut host, &packed(encoding), vec![packing]);
+    }
+    create_as(&mut host, &chosen(), Encoding::Int8);
     medium
 }
 
@@ -267,7 +290,8 @@ fn label(view: &View<'_>, name: &str) -> String {
 fn this_release_opens_the_fixture_and_finds_the_patterns_the_roots_and_the_knowledge() {
     let medium = fixture();
     let host = open(&medium, 99);
-    assert_eq!(host.spaces(), [space(), other_space()]);
+    let (f16, int8) = (packed(Encoding::F16), packed(Encoding::Int8));
+    assert_eq!(host.spaces(), [chosen(), space(), other_space(), f16, int8]);
     let view = host.view(&space()).unwrap();
     assert_eq!(view.root().to_string(), ROOT);
     assert_eq!(host.view(&other_space()).unwrap().root().to_string(), OTHER_ROOT);
@@ -297,6 +321,25 @@ fn this_release_opens_the_fixture_and_finds_the_patterns_the_roots_and_the_knowl
     assert_eq!((small.voices, small.weight, small.last_consolidated_ms), (2, 4, 20));
     assert_eq!((small.max.to_f64(), small.mean.to_f64()), (0.75, 0.625));
     assert_eq!(pattern(&view, "chorus").opinions, chorus().opinions);
+}
+
+#[test]
+fn this_release_finds_the_encodings_of_the_fixture_and_what_was_written_in_them() {
+    let host = open(&fixture(), 99);
+    let shape = |space: &SpaceId| host.view(space).unwrap().shape();
+    assert_eq!(shape(&other_space()), None);
+    assert_eq!(shape(&chosen()), Some(Shape::of_any_dimension(Encoding::Int8)));
+    assert_eq!(shape(&space()), Some(Shape { dimension: 900, encoding: Encoding::F32 }));
+    for encoding in [Encoding::F16, Encoding::Int8] {
+        let view = host.view(&packed(encoding)).unwrap();
+        assert_eq!(view.shape(), Some(Shape { dimension: 900, encoding }));
+        let digest = pattern(&view, "packed").contents[0].digest;
+        let read = view.content(&digest).unwrap().unwrap();
+        assert_eq!(read, content("packed", 9).recoded(encoding).unwrap());
+        let (read, wrote) = (read.embedding(), content("packed", 9).embedding());
+        let off = read.iter().zip(&wrote).map(|(a, b)| (a - b).abs());
+        assert!(off.fold(0.0, f32::max) < 0.006, "{encoding} reads as other numbers");
+    }
 }
 
 #[test]

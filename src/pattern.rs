@@ -9,6 +9,8 @@ mod ids;
 mod observation;
 mod opinion;
 
+use std::collections::BTreeSet;
+
 use crate::lattice::{Dot, Entry, VersionVector, join_entries};
 pub use content::{Content, ContentError, DIMENSION_MAX, LABEL_BYTES_MAX};
 pub use edit::{Contribution, Delta, DeltaOutcome, Edit, Kills};
@@ -159,8 +161,10 @@ impl Pattern {
     pub fn residue(&self, floor: &VersionVector) -> VersionVector {
         let mut rest = self.context.beyond(floor);
         if !rest.is_empty() {
-            let live: std::collections::BTreeSet<Dot> = self.live_dots().collect();
-            rest.retain(|dot| !live.contains(&dot));
+            // The context names few events, the live entries many: only those it names are kept.
+            let is_newest = |dot: &Dot| rest.get(dot.actor) == dot.counter;
+            let shown: BTreeSet<Dot> = self.live_dots().filter(is_newest).collect();
+            rest.retain(|dot| !shown.contains(&dot));
         }
         rest
     }
@@ -197,6 +201,12 @@ impl Pattern {
             last = Some(&citation.episode);
             fresh.then_some(&citation.episode)
         })
+    }
+
+    /// True iff the episode is cited by some live event. O(log n).
+    pub fn cites(&self, episode: &EpisodeId) -> bool {
+        let at = self.episodes.partition_point(|citation| citation.episode < *episode);
+        self.episodes.get(at).is_some_and(|citation| citation.episode == *episode)
     }
 
     /// The first limit this whole state breaks, in words, or `None`. A function of the state

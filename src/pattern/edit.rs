@@ -103,9 +103,8 @@ impl Pattern {
     }
 
     fn plan_observe(&self, wanted: &Contribution) -> (Contribution, Kills) {
-        let live: BTreeSet<&EpisodeId> = self.episode_ids().collect();
-        let fresh = wanted.episodes.iter().filter(|episode| !live.contains(episode));
-        let mut writes = Contribution { episodes: fresh.cloned().collect(), ..wanted.clone() };
+        let fresh = wanted.episodes.iter().filter(|episode| !self.cites(episode));
+        let mut writes = Contribution { episodes: fresh.cloned().collect(), ..*wanted };
         let mut kills = Kills::default();
         if let Some(opinion) = writes.opinion {
             let own = self.opinions.iter().filter(|v| v.opinion.replica == opinion.replica);

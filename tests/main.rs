@@ -12,6 +12,10 @@ mod cost;
 mod encodings;
 mod golden;
 mod holes;
+#[cfg(all(feature = "store", unix))]
+mod crash;
+#[cfg(feature = "store")]
+mod held;
 mod laws;
 mod migrations;
 mod regression;

@@ -16,6 +16,8 @@ mod holes;
 mod crash;
 #[cfg(feature = "store")]
 mod held;
+#[cfg(feature = "store")]
+mod identity;
 mod laws;
 mod migrations;
 mod regression;

@@ -19,6 +19,8 @@ mod held;
 #[cfg(feature = "store")]
 mod identity;
 mod laws;
+#[cfg(feature = "store")]
+mod limits;
 mod migrations;
 mod regression;
 mod repair;

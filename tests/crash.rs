@@ -16,7 +16,7 @@ use std::time::Duration;
 use consilience::codec::{key_hash, state_digest};
 use consilience::index::Index;
 use consilience::lattice::{Dot, VersionVector};
-use consilience::pattern::{EpisodeId, Observation, Pattern, PatternId, Ratio, SpaceId};
+use consilience::pattern::{Content, EpisodeId, Observation, Pattern, PatternId, Ratio, SpaceId};
 use consilience::store::{DumpMode, PatternStore};
 use consilience::sync::Chance;
 
@@ -41,6 +41,7 @@ fn after_death(home: &Path, space: &SpaceId) -> Option<Held> {
     let held = store.spaces().contains(space).then(|| {
         let report = store.verify(space).unwrap();
         assert!(report.is_sound(), "damaged after a kill: {report:?}");
+        assert_eq!(report.wants, 0, "a description without its content");
         let held = Held::read(&store, space);
         let mut index = Index::new();
         for pattern in &held.patterns {
@@ -64,6 +65,8 @@ struct Written {
     done: Vec<u64>,
     /// Writes of each thread that were acknowledged.
     acknowledged: Vec<u64>,
+    /// Batches that were in flight at a kill and are there.
+    unheard: u64,
     replica: Option<String>,
     /// What was first seen to be live by each event, as hashes.
     events: BTreeMap<Dot, BTreeSet<u64>>,
@@ -116,6 +119,7 @@ impl Written {
         slice.apply(&Op::new(seed, thread, self.done[thread]));
         self.done[thread] += 1;
         self.acknowledged[thread] += 1;
+        self.unheard += 1;
         let number = self.done[thread];
         assert!(
             found == slice,
@@ -161,7 +165,7 @@ impl Loaded {
         let observations = (0..LOADED).map(|at| Observation {
             id: PatternId::new(&format!("loaded-{at:04}")).unwrap(),
             episodes: (0..6).map(|e| EpisodeId::new(&format!("{at}:{e}")).unwrap()).collect(),
-            content: None,
+            content: Some(Content::new(&format!("label {at}"), &[0.5; 8]).unwrap()),
             belief: Some((Ratio::new(0.5).unwrap(), Ratio::ZERO)),
             weight: None,
             at_ms: 1,
@@ -248,6 +252,7 @@ impl Proof {
             slices: vec![Slice::default(); THREADS],
             done: vec![0; THREADS],
             acknowledged: vec![0; THREADS],
+            unheard: 0,
             replica: None,
             events: BTreeMap::new(),
             knowledge: VersionVector::new(),
@@ -327,6 +332,7 @@ fn sigkill_at_any_moment_loses_no_acknowledged_write_and_no_dot_is_issued_twice(
     proof.written.check();
     let (items, processes) = (proof.items, proof.written.knowledge.len());
     println!("{kills} kills; {items} acknowledged items checked, written by {processes} processes");
+    println!("{} batches in flight were there, whole", proof.written.unheard);
     println!("interrupted: {:?}; stores made: {}", proof.interrupted, proof.loaded.stores);
     assert!(items >= kills * ITEMS_PER_KILL, "{items} items are too few to prove anything");
 }

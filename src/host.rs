@@ -126,8 +126,9 @@ impl Host {
     ) -> Result<Self, StartError> {
         let mut chance = Chance::new(seed);
         let empty = Batch::default();
+        migrations::migrate(&mut *disk)?;
         let mut rows = Overlay::new(&*disk, &empty);
-        migrations::migrate(&mut rows)?;
+        migrations::mark(&mut rows)?;
         let held = table::replica_id(&mut rows, None)?;
         let me = match (choice, held) {
             (ReplicaChoice::Keep, Some(id)) => id,

@@ -7,6 +7,7 @@ mod control;
 mod dump;
 mod lines;
 mod load;
+mod migration;
 #[cfg(feature = "net")]
 mod network;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks the rest"))]
@@ -73,7 +74,9 @@ impl OpenError {
         matches!(
             self,
             Self::Disk(crate::disk::OpenError::OtherFormat { .. })
-                | Self::Start(StartError::Format(MigrationError::Newer { .. }))
+                | Self::Start(StartError::Format(
+                    MigrationError::Newer { .. } | MigrationError::Older { .. }
+                ))
         )
     }
 }

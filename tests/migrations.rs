@@ -15,8 +15,13 @@ use consilience::pattern::{
 use consilience::replica::{Absorb, View};
 use consilience::sync::{Chance, Millis};
 
+use self::format0::number;
 use crate::golden::{assert_golden, hex, unhex};
 use crate::world::{Medium, remove, retract};
+
+mod format0;
+mod laws;
+mod resume;
 
 const FIXTURE: &str = "migrations/v0001_genesis/fixture.kv";
 
@@ -221,7 +226,7 @@ fn history() -> Medium {
 
 // ---- stores as text
 
-fn rows(medium: &Medium) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn rows(medium: &dyn Disk) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut rows = BTreeMap::new();
     let visit = &mut |key: &[u8], value: &[u8]| {
         rows.insert(key.to_vec(), value.to_vec());
@@ -365,22 +370,94 @@ fn refusal(format: &[u8]) -> StartError {
 #[test]
 fn a_store_of_a_newer_format_is_refused_by_number_and_unchanged() {
     for newer in [FORMAT + 1, 7_000, u32::MAX] {
-        let error = refusal(&newer.to_le_bytes());
-        assert!(
-            matches!(error, StartError::Format(MigrationError::Newer { found }) if found == newer),
-            "{error:?}"
-        );
+        // A later release may put more into the row than its number.
+        let error = refusal(&[&number(newer)[..], b"what it knows"].concat());
+        let expected = StartError::Format(MigrationError::Newer {
+            found: newer,
+            reads: FORMAT,
+            release: None,
+        });
+        assert_eq!(error.to_string(), expected.to_string());
+        assert_eq!(refusal(&number(newer)).to_string(), error.to_string());
         assert!(error.to_string().contains(&format!("format {newer}:")), "{error}");
     }
 }
 
 #[test]
 fn a_damaged_format_row_is_refused_and_the_store_unchanged() {
-    for row in [&[][..], &[1], &[1, 0, 0], &[1, 0, 0, 0, 0], &[0; 4], &[0x31; 8]] {
-        let error = refusal(row);
+    let mut damaged: Vec<Vec<u8>> =
+        [&[][..], &[1], &[1, 0, 0, 0], &[0; 8], &[0x31; 8]].map(<[u8]>::to_vec).into();
+    damaged.push([number(FORMAT), vec![0]].concat());
+    damaged.extend((0..64).map(|bit| {
+        let mut row = number(FORMAT);
+        row[bit / 8] ^= 1 << (bit % 8);
+        row
+    }));
+    for row in damaged {
+        let error = refusal(&row);
         let expected = matches!(error, StartError::Format(MigrationError::Unreadable));
         assert!(expected, "the format row {row:?} gave {error:?}");
     }
+}
+
+#[test]
+fn a_store_that_lost_its_format_row_is_no_new_one_and_stays_as_it_is() {
+    let mut lost = fixture_rows();
+    lost.remove(format0::FORMAT_ROW);
+    let one_row = lost.clone().split_off(lost.keys().next_back().unwrap());
+    for lost in [lost, one_row] {
+        let medium = store(&lost);
+        let opened = Host::open(Box::new(medium.clone()), 99, ReplicaChoice::Keep);
+        let error = opened.err().unwrap();
+        assert!(matches!(error, StartError::Format(MigrationError::Unmarked)), "{error:?}");
+        assert!(rows(&medium) == lost, "a store that was refused has changed");
+    }
+}
+
+#[test]
+fn a_store_with_rows_of_the_disk_alone_is_new_and_is_marked_with_its_first_rows() {
+    let hidden = BTreeMap::from([(vec![0], b"a".to_vec()), (vec![0, 0xff], b"b".to_vec())]);
+    let medium = store(&hidden);
+    drop(open(&medium, 99));
+    let marked = rows(&medium);
+    assert_eq!(marked[format0::FORMAT_ROW], number(FORMAT));
+    assert_eq!(marked.len(), 4, "the mark, the name of the replica, and what was there");
+    let mut moved = fixture_rows();
+    moved.extend(hidden);
+    let medium = store(&moved);
+    drop(open(&medium, 99));
+    assert!(rows(&medium) == moved);
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn the_fixture_dumps_as_it_did_and_the_dump_loads_to_the_same_roots() {
+    use consilience::disk::OpenMode;
+    use consilience::disk::sled::SledDisk;
+    use consilience::store::{DumpMode, PatternStore};
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut batch = Batch::default();
+    fixture_rows().into_iter().for_each(|(key, value)| batch.put(key, value));
+    let mut disk = SledDisk::open(dir.path(), OpenMode::Create).unwrap();
+    disk.commit(&batch).unwrap();
+    disk.flush().unwrap();
+    drop(disk);
+    let plan = PatternStore::migration_plan(dir.path()).unwrap();
+    assert_eq!((plan.found, plan.format, plan.steps.len()), (Some(FORMAT), FORMAT, 0));
+    let held = PatternStore::open_existing(dir.path()).unwrap();
+    let fresh = PatternStore::in_memory().unwrap();
+    let mut all = Vec::new();
+    for space in held.spaces() {
+        let mut dump = Vec::new();
+        held.dump(&space, DumpMode::State, &mut dump).unwrap();
+        fresh.load(None, &mut &dump[..]).unwrap();
+        let verified = fresh.verify(&space).unwrap();
+        assert!(verified.is_sound());
+        assert_eq!(verified.root, held.verify(&space).unwrap().root);
+        all.extend(dump);
+    }
+    assert_golden("migrations/v0001_genesis/fixture.dump", &String::from_utf8(all).unwrap());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{DumpMode, LoadError, OpenError, PatternStore, ReadError, WriteError};
 use crate::engine;
 use crate::host::StepError;
+use crate::migrations::MigrationError;
 use crate::pattern::{IdError, SpaceId};
 use crate::table::TableError;
 
@@ -203,9 +204,16 @@ impl From<OpenError> for Fault {
                 crate::disk::OpenError::Damaged { .. } => Self::Damaged(message),
                 _ => Self::Io(message),
             },
-            OpenError::Start(engine::StartError::Table(
-                TableError::Damaged { .. } | TableError::Unbalanced { .. },
-            )) => Self::Damaged(message),
+            OpenError::Start(
+                engine::StartError::Table(
+                    TableError::Damaged { .. } | TableError::Unbalanced { .. },
+                )
+                | engine::StartError::Format(
+                    MigrationError::Unreadable
+                    | MigrationError::Unmarked
+                    | MigrationError::Step { .. },
+                ),
+            ) => Self::Damaged(message),
             _ => Self::Io(message),
         }
     }

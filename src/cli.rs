@@ -10,6 +10,7 @@ mod compare;
 #[cfg(feature = "net")]
 mod demo;
 mod look;
+mod migrate;
 mod output;
 #[cfg(feature = "net")]
 mod serve;
@@ -93,6 +94,8 @@ enum Verb {
     Diff(compare::DiffArguments),
     /// Recompute every digest and compare it with the index.
     Verify(look::SourceArgument),
+    /// Bring a stopped store to this release's disk format, as opening it does.
+    Migrate(migrate::MigrateArguments),
     /// Take back citations of a pattern.
     Retract(change::RetractArguments),
     /// Remove patterns.
@@ -152,6 +155,7 @@ impl Verb {
             Self::Status(source) => look::status(common, source, out),
             Self::Diff(arguments) => compare::diff(common, arguments, out),
             Self::Verify(source) => look::verify(common, source, out),
+            Self::Migrate(arguments) => migrate::migrate(common, arguments, out),
             Self::Retract(arguments) => change::retract(common, arguments, out),
             Self::Remove(arguments) => change::remove(common, arguments, out),
             #[cfg(feature = "net")]

@@ -22,6 +22,8 @@ use crate::world::{Medium, remove, retract};
 mod format0;
 mod laws;
 mod resume;
+#[cfg(feature = "cli")]
+mod verb;
 
 const FIXTURE: &str = "migrations/v0001_genesis/fixture.kv";
 

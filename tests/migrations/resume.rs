@@ -441,12 +441,33 @@ fn steps_run_one_after_the_other_and_rows_that_stay_are_not_written() {
     }
 }
 
+/// A later release that goes from format 0 straight to format 2.
+struct Skipping;
+
+impl Step for Skipping {
+    fn from(&self) -> u32 {
+        0
+    }
+    fn to(&self) -> u32 {
+        2
+    }
+    fn name(&self) -> &'static str {
+        "skip format 1"
+    }
+    fn fate(&self, key: &[u8]) -> Result<Fate, StepError> {
+        FromZero.fate(key)
+    }
+    fn convert(&self, group: &[Row], old: &Old<'_>) -> Result<Vec<Row>, StepError> {
+        FromZero.convert(group, old)
+    }
+}
+
 #[test]
 fn a_step_begun_by_a_release_whose_steps_are_not_ours_is_refused() {
     let medium = store(&zero());
     killed(&medium, SMALL, 9, 1).unwrap();
     let half = rows(&medium);
-    for steps in [&[][..], &[&RenameLog as &dyn Step]] {
+    for steps in [&[][..], &[&RenameLog as &dyn Step], &[&Skipping]] {
         let ledger = Ledger { format: 2, steps, releases: &[(0, "0.0.9")] };
         let error = run(&mut medium.clone(), &ledger, SMALL).unwrap_err();
         assert!(matches!(error, MigrationError::Older { found: 0, .. }), "{error:?}");

@@ -76,7 +76,8 @@ impl Count {
     }
 }
 
-/// What [`super::run`] would do; reads what it would read. O(rows) time, 16 bytes a row.
+/// What [`super::run`] would do; reads what it would read. O(rows) time, about 24 bytes of
+/// memory a row.
 pub fn plan(disk: &dyn Disk, ledger: &Ledger<'_>) -> Result<Plan, MigrationError> {
     let mut steps = Vec::new();
     let (found, mut reached) = match row::read(disk, ledger)? {

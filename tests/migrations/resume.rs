@@ -63,6 +63,11 @@ impl Disk for Dying {
     }
 }
 
+fn kills() -> u64 {
+    let wanted = std::env::var("CONSILIENCE_KILLS").ok().and_then(|n| n.parse().ok());
+    wanted.unwrap_or(40)
+}
+
 fn zero() -> Rows {
     down(&fixture_rows())
 }
@@ -117,9 +122,7 @@ fn a_move_killed_before_any_commit_or_flush_ends_where_an_uninterrupted_one_does
     let (before, end) = (zero(), fixture_rows());
     for bounds in [Bounds { rows: 1, bytes: 1 }, SMALL, Bounds::STANDARD] {
         let mut points = 0;
-        // With one row a batch there are hundreds of points; each is a whole move.
-        let stride = if bounds.rows == 1 { 3 } else { 1 };
-        for after in (0..).step_by(stride) {
+        for after in 0.. {
             let mut has_ended = false;
             for keep in 0..=after % 2 {
                 let medium = store(&before);
@@ -163,9 +166,8 @@ fn assert_between(medium: &Medium, before: &Rows) {
 #[test]
 fn any_number_of_kills_ends_where_none_does_with_batches_of_any_size() {
     let (before, end) = (zero(), fixture_rows());
-    let lives = std::env::var("CONSILIENCE_KILLS").ok().and_then(|n| n.parse().ok());
     let mut chance = Chance::new(7);
-    for _ in 0..lives.unwrap_or(40_u64).div_ceil(4) {
+    for _ in 0..kills().div_ceil(4) {
         let medium = store(&before);
         let mut lives = 0;
         loop {

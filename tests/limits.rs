@@ -134,7 +134,8 @@ fn embeddings_of_4096_numbers_are_kept_in_rows_and_4097_are_refused_by_number() 
     let refused = space.record(vec![describe("q", DIMENSION_MAX - 1)]).unwrap_err();
     assert!(matches!(
         refused,
-        WriteError::Step(StepError::Table(TableError::Shape { found: 4_095, expected: 4_096, .. }))
+        WriteError::Step(StepError::Table(TableError::Shape { found, expected, .. }))
+            if (found.dimension, expected.dimension) == (4_095, 4_096)
     ));
     assert_eq!(standing(&space), before);
     store.close();
@@ -187,18 +188,18 @@ fn run_again(number: usize) -> Observation {
 }
 
 #[test]
-fn one_more_episode_of_ten_thousand_writes_one_bucket_and_four_small_rows() {
+fn one_more_episode_of_ten_thousand_writes_one_bucket_and_five_small_rows() {
     let mut world = with_large(10_000);
     let buckets = rows(&*world.media[0].disk()).keys().filter(|key| key[0] == b'e').count();
     assert_eq!(buckets, 256);
-    // Its bucket, the digest, our knowledge, and a new row of the log; with an opinion the
-    // registers too.
-    let cited = BTreeMap::from([('e', 1), ('d', 1), ('k', 1), ('l', 1)]);
-    let opined = BTreeMap::from([('e', 1), ('r', 1), ('d', 1), ('k', 1), ('l', 1)]);
+    // Its bucket, the digest, our knowledge, the account, and a new row of the log; with an
+    // opinion the registers too.
+    let cited = BTreeMap::from([('e', 1), ('d', 1), ('k', 1), ('a', 1), ('l', 1)]);
+    let opined = BTreeMap::from([('e', 1), ('r', 1), ('d', 1), ('k', 1), ('a', 1), ('l', 1)]);
     let changed = written(&mut world, cite("large", 10_000..10_001));
-    assert_eq!(changed, Changed { rows: cited.clone(), bytes: 1_004 });
+    assert_eq!(changed, Changed { rows: cited.clone(), bytes: 1_091 });
     let changed = written(&mut world, run_again(10_001));
-    assert_eq!(changed, Changed { rows: opined, bytes: 832 });
+    assert_eq!(changed, Changed { rows: opined, bytes: 919 });
     // After a restart the writer is another actor; it still costs one bucket.
     world.crash(0);
     assert_eq!(written(&mut world, cite("large", 10_002..10_003)).rows, cited);
@@ -221,8 +222,8 @@ fn one_more_episode_among_the_longest_ids_writes_the_rows_of_one_bucket_at_most(
     let mut world = World::new(1, 1);
     world.write(0, vec![Write::Observe(cite_long("large", 0..10_000))]);
     let changed = written(&mut world, cite_long("large", 10_000..10_001));
-    let rows = BTreeMap::from([('e', 2), ('d', 1), ('k', 1), ('l', 1)]);
-    assert_eq!(changed, Changed { rows, bytes: 5_993 });
+    let rows = BTreeMap::from([('e', 2), ('d', 1), ('k', 1), ('a', 1), ('l', 1)]);
+    assert_eq!(changed, Changed { rows, bytes: 6_080 });
 }
 
 #[test]

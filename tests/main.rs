@@ -9,13 +9,13 @@ mod tidy;
 mod cli;
 mod convergence;
 mod cost;
-mod encodings;
-mod golden;
-mod holes;
 #[cfg(all(feature = "store", unix))]
 mod crash;
+mod encodings;
+mod golden;
 #[cfg(feature = "store")]
 mod held;
+mod holes;
 #[cfg(feature = "store")]
 mod identity;
 mod laws;

@@ -23,7 +23,7 @@ const CONTENT: usize = 5 + 32;
 /// - Contents stand in `c`; in `b` there is nothing.
 /// - `f` and `w` have changed places: what a key of one says is what the same key of the other is
 ///   going to say.
-/// - `d` has no flags; they stand in `g`.
+/// - `d` has no flags, which stand in `g`, and no seal of its record.
 /// - `k` is one row a space: actor u64 be and counter u64 le, one after the other.
 /// - `l` names a pattern by half its key while its record exists.
 /// - `t` counts the live patterns of a space, u32 le.
@@ -52,9 +52,10 @@ impl Step for FromZero {
                 Ok(Fate::Convert(b"degr".map(pattern).to_vec()))
             }
             (b'c', 39) => Ok(alone(CONTENT)),
-            (b's' | b'k', 5) | (b'f' | b'w', CONTENT) | (b'h', PATTERN) | (b'l', 13) => {
-                Ok(alone(key.len()))
-            }
+            (b'a' | b's' | b'k', 5)
+            | (b'f' | b'w', CONTENT)
+            | (b'h', PATTERN)
+            | (b'l' | b'o', 13) => Ok(alone(key.len())),
             _ => Err(StepError::row(key, "no row of format 0")),
         }
     }
@@ -66,7 +67,7 @@ impl Step for FromZero {
                 let other = if key[0] == b'f' { b'w' } else { b'f' };
                 Ok(vec![sealed(&[&[other], &key[1..]].concat(), value)])
             }
-            b's' | b'h' => Ok(vec![sealed(key, value)]),
+            b'a' | b's' | b'h' | b'o' => Ok(vec![sealed(key, value)]),
             b'k' => spread(key, value),
             b'l' => Ok(vec![sealed(key, &whole_name(key, value, old)?)]),
             b'c' => Ok(cut(&[b"b", &key[1..CONTENT]].concat(), &joined(group)?)),
@@ -96,21 +97,28 @@ fn whole_name(key: &[u8], value: &[u8], old: &Old<'_>) -> Result<Vec<u8>, StepEr
     }
 }
 
-/// Digest and flags become one row; the record and each bucket are recut.
+/// Digest, flags and the seal of the record become one row; record and buckets are recut.
 fn pattern(group: &[Row]) -> Result<Vec<Row>, StepError> {
     let of = |letter: u8| group.iter().filter(|row| row.key[0] == letter).collect::<Vec<_>>();
     let ([digest], [flags]) = (&of(b'd')[..], &of(b'g')[..]) else {
         return Err(StepError::row(&group[0].key, "digest or flags are missing"));
     };
-    let mut rows = vec![sealed(&digest.key, &[&digest.value[..], &flags.value].concat())];
+    let mut rows = Vec::new();
+    let mut seals = Vec::new();
     let is_long = |row: &&Row| matches!(row.key[0], b'r' | b'e');
-    let long: Vec<Row> = group.iter().filter(is_long).cloned().collect();
+    let mut long: Vec<Row> = group.iter().filter(is_long).cloned().collect();
+    // The register part is sealed before the buckets.
+    long.sort_by_key(|row| (row.key[0] == b'e', row.key.clone()));
     if of(b'r').is_empty() {
         return Err(StepError::row(&digest.key, "the record is missing"));
     }
     for value in long.chunk_by(|a, b| stem(&a.key) == stem(&b.key)) {
-        rows.extend(cut(stem(&value[0].key), &joined(value)?));
+        let (stem, value) = (stem(&value[0].key), joined(value)?);
+        seals.extend_from_slice(&checksum(stem, &value));
+        rows.extend(cut(stem, &value));
     }
+    let seal = checksum(&digest.key[5..], &seals);
+    rows.push(sealed(&digest.key, &[&digest.value[..], &flags.value, &seal].concat()));
     Ok(rows)
 }
 
@@ -221,7 +229,7 @@ pub fn down(rows: &Rows) -> Rows {
             b's' => zero.put_space(&key[1..], value),
             b'f' => zero.put(b'w', &key[1..], value),
             b'w' => zero.put(b'f', &key[1..], value),
-            b'h' => zero.put(b'h', &key[1..], value),
+            b'a' | b'h' | b'o' => zero.put(key[0], &key[1..], value),
             b'd' => zero.put_digest(&key[1..], &value[..32], value[32]),
             b'k' => zero.put_knowledge(&key[1..5], &key[5..], value),
             b'l' => {

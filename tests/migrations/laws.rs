@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use consilience::codec::{encode_content, encode_record, key_hash, state_digest};
+use consilience::codec::{checksum, encode_content, encode_record, key_hash, state_digest};
 use consilience::host::Host;
-use consilience::lattice::VersionVector;
+use consilience::index::Index;
+use consilience::lattice::{Actor, VersionVector};
 use consilience::migrations::{Bounds, run};
 use consilience::pattern::{Content, Digest, Pattern, PatternId, Write};
 use consilience::replica::Absorb;
@@ -85,6 +86,22 @@ impl Model {
         joined
     }
 
+    /// What the rows of a store that says this add up to.
+    fn account(&self) -> Vec<u8> {
+        let mut index = Index::new();
+        for pattern in self.patterns.values() {
+            index.set(key_hash(&space(), &pattern.id), state_digest(pattern));
+        }
+        index.refresh();
+        let share = |(actor, counter): &(Actor, u64)| {
+            let key = [&b"k\0\0\0\0"[..], &actor.0.to_be_bytes()].concat();
+            u64::from_le_bytes(checksum(&key, &counter.to_le_bytes()))
+        };
+        let sum = self.knowledge.rows().iter().map(share).fold(0, u64::wrapping_add);
+        let numbers = [index.len(), 0, sum].map(u64::to_le_bytes).concat();
+        [&index.root().0[..], &numbers].concat()
+    }
+
     /// A store of format 0 that says this, written down from its description alone.
     fn zero(&self) -> Rows {
         let mut zero = Zero::default();
@@ -100,6 +117,7 @@ impl Model {
             let (actor, counter) = (actor.0.to_be_bytes(), counter.to_le_bytes());
             zero.put_knowledge(&number_of_space, &actor, &counter);
         }
+        zero.put(b'a', &number_of_space, &[&self.account()[..], &descriptor].concat());
         let mut references: BTreeMap<Digest, u32> = BTreeMap::new();
         for pattern in self.patterns.values() {
             let key = name(&key_hash(&space(), &pattern.id).0);

@@ -2,13 +2,14 @@
 //! It must never know what a key or a value means, nor which engine keeps them.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::{Bound, ControlFlow};
-use std::path::PathBuf;
 
+mod error;
 pub mod memory;
 #[cfg(feature = "store")]
 pub mod sled;
+
+pub use error::{DiskError, OpenError, OpenMode};
 
 /// The largest value a batch may carry.
 ///
@@ -21,6 +22,9 @@ pub const VALUE_BYTES_MAX: usize = 4096;
 /// An inner page of the engine holds at most 257 keys with 16 bytes of framing each:
 /// 257 x (384 + 16) bytes = 101 KiB, below the same 128 KiB.
 pub const KEY_BYTES_MAX: usize = 384;
+
+/// What the keys start with that a disk keeps for itself: hidden from reads, refused in batches.
+pub const RESERVED: &[u8] = b"\0disk";
 
 /// What a scan calls for each row; `Break` ends the scan without an error.
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
@@ -56,6 +60,87 @@ pub trait Disk: Send + Sync {
     /// The bytes this disk occupies, dead space included; 0 when they cannot be counted, because
     /// the number only steers compaction.
     fn bytes_on_disk(&self) -> u64;
+
+    /// The bytes of all keys and values that reads can see; O(1).
+    fn bytes_live(&self) -> u64;
+
+    /// Why this disk takes no writes, if so.
+    fn failure(&self) -> Option<String>;
+
+    /// Writes every row once more, densely, beside those in use, and checks the copy against them.
+    /// Readers see nothing of it and go on meanwhile. Everything must be flushed.
+    ///
+    /// On an error no row has changed, the copy is gone and the disk is as healthy as before.
+    fn prepare_compaction(&self) -> Result<Prepared, DiskError>;
+
+    /// Moves over to what was prepared and deletes what was in use before.
+    ///
+    /// Refused with [`DiskError::Outrun`] where anything was committed since. On an error no row
+    /// has changed; where it is unknown which of the two a crash would bring back, the disk is
+    /// poisoned, else it is as healthy as before and the copy is gone.
+    fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError>;
+}
+
+/// A copy of all rows that waits to be moved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Which generation of the disk's files it is.
+    pub generation: u64,
+    /// The commits the disk had made when it was copied.
+    pub commits: u64,
+    /// The rows in it.
+    pub rows: Rows,
+}
+
+/// Sums up rows one after the other, in key order.
+#[derive(Default)]
+pub(crate) struct RowSum {
+    count: u64,
+    bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+impl RowSum {
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.count += 1;
+        self.bytes += row_bytes(key, value);
+        for part in [key, value] {
+            self.hasher.update(&(part.len() as u64).to_le_bytes());
+            self.hasher.update(part);
+        }
+    }
+
+    pub(crate) fn rows(&self) -> Rows {
+        let digest = *self.hasher.finalize().as_bytes();
+        Rows { count: self.count, bytes: self.bytes, digest }
+    }
+}
+
+/// What a row counts in [`Disk::bytes_live`].
+pub(crate) fn row_bytes(key: &[u8], value: &[u8]) -> u64 {
+    (key.len() + value.len()) as u64
+}
+
+/// All rows of a disk in a few bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// How many there are.
+    pub count: u64,
+    /// The bytes of their keys and values.
+    pub bytes: u64,
+    /// Over all keys and values, in key order.
+    pub digest: [u8; 32],
+}
+
+/// What a compaction came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// The rows that were moved.
+    pub rows: u64,
+    /// [`Disk::bytes_on_disk`] before and after.
+    pub bytes_before: u64,
+    /// See above.
+    pub bytes_after: u64,
 }
 
 impl Disk for Box<dyn Disk> {
@@ -82,6 +167,22 @@ impl Disk for Box<dyn Disk> {
 
     fn bytes_on_disk(&self) -> u64 {
         (**self).bytes_on_disk()
+    }
+
+    fn bytes_live(&self) -> u64 {
+        (**self).bytes_live()
+    }
+
+    fn failure(&self) -> Option<String> {
+        (**self).failure()
+    }
+
+    fn prepare_compaction(&self) -> Result<Prepared, DiskError> {
+        (**self).prepare_compaction()
+    }
+
+    fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {
+        (**self).finish_compaction(prepared)
     }
 }
 
@@ -148,6 +249,9 @@ impl Batch {
         for (key, value) in self.iter() {
             if key.len() > KEY_BYTES_MAX {
                 return Err(DiskError::KeyTooLarge { bytes: key.len() });
+            }
+            if key.starts_with(RESERVED) {
+                return Err(DiskError::KeyReserved);
             }
             let bytes = value.map_or(0, <[u8]>::len);
             if bytes > VALUE_BYTES_MAX {
@@ -264,117 +368,6 @@ fn scan_through(
         }
     }
     Ok(())
-}
-
-/// Why a read, a commit or a flush did not happen.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DiskError {
-    /// The medium's fault. A read changed nothing; a commit or flush poisoned the disk.
-    #[error("{what}: {source}; free space or check the device, then reopen the store")]
-    Io {
-        /// What was being done.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The medium's fault: bytes are not what was written. As for [`DiskError::Io`].
-    #[error("{what}: stored bytes are damaged ({detail}); run repair")]
-    Damaged {
-        /// What was being done.
-        what: &'static str,
-        /// What the engine found.
-        detail: String,
-    },
-    /// An earlier commit or flush failed. Nothing changed now.
-    #[error("write: an earlier write failed and the disk is read-only; reopen the store")]
-    Poisoned,
-    /// The caller's fault, hence ours: the value exceeds [`VALUE_BYTES_MAX`]. Nothing changed.
-    #[error("write a value of {bytes} bytes: the limit is {VALUE_BYTES_MAX}")]
-    ValueTooLarge {
-        /// The length of the value.
-        bytes: usize,
-    },
-    /// The caller's fault, hence ours: the key exceeds [`KEY_BYTES_MAX`]. Nothing changed.
-    #[error("write a key of {bytes} bytes: the limit is {KEY_BYTES_MAX}")]
-    KeyTooLarge {
-        /// The length of the key.
-        bytes: usize,
-    },
-    /// The engine's fault, most often upon damaged bytes. As for [`DiskError::Io`].
-    #[error("{what}: the engine panicked ({detail}); reopen the store, then run repair")]
-    Panicked {
-        /// What was being done.
-        what: &'static str,
-        /// What the panic said.
-        detail: String,
-    },
-}
-
-/// Whether opening may make a new store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenMode {
-    /// Make a store where there is none.
-    Create,
-    /// Refuse where there is none.
-    MustExist,
-}
-
-/// Why a store directory could not be opened. No variant has changed a stored row.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The medium's or the operator's fault (space, permissions). A new directory may be half
-    /// made; the next open completes it.
-    #[error("{what} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        what: &'static str,
-        /// The file or directory it was done to.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Another process, or another handle of this one, has the store open. Nothing changed.
-    #[error("lock {}: held by {}; stop it or ask it through its socket", dir.display(),
-        holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
-    Locked {
-        /// The store directory.
-        dir: PathBuf,
-        /// The process that holds it, when it said so.
-        holder: Option<u32>,
-    },
-    /// The operator's fault: the directory has files in it, none of them ours. Nothing changed.
-    #[error("open {}: not a store, and not empty; name an empty or a new directory", dir.display())]
-    NotAStore {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The store was written by another release or engine. Nothing changed.
-    #[error("open a store of {found}: this release reads {expected}; {message}")]
-    OtherFormat {
-        /// What the directory says it is.
-        found: String,
-        /// What this release reads.
-        expected: String,
-        /// What to do next.
-        message: String,
-    },
-    /// The operator's fault: no store is here and none was to be made. Nothing changed.
-    #[error("open {}: there is no store here; create one or check the path", dir.display())]
-    NoStore {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The medium's fault. At most derived files were set aside.
-    #[error("open {}: damaged ({what}); restore a backup or start empty and let peers refill it",
-        dir.display())]
-    Damaged {
-        /// The store directory.
-        dir: PathBuf,
-        /// What was found.
-        what: String,
-    },
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use consilience::codec::key_hash;
 use consilience::disk::memory::MemoryDisk;
-use consilience::disk::{Batch, Disk, DiskError, Visit};
+use consilience::disk::{Batch, Compacted, Disk, DiskError, Prepared, Visit};
 use consilience::host::{Host, Input, ReplicaChoice, Reply, StepError};
 use consilience::pattern::{
     Content, Digest, EpisodeId, Observation, Pattern, PatternId, Ratio, SpaceId, Write, WriteReport,
@@ -61,6 +61,18 @@ impl Disk for Medium {
     }
     fn bytes_on_disk(&self) -> u64 {
         self.disk().bytes_on_disk()
+    }
+    fn bytes_live(&self) -> u64 {
+        self.disk().bytes_live()
+    }
+    fn failure(&self) -> Option<String> {
+        self.disk().failure()
+    }
+    fn prepare_compaction(&self) -> Result<Prepared, DiskError> {
+        self.disk().prepare_compaction()
+    }
+    fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {
+        self.disk().finish_compaction(prepared)
     }
 }
 

@@ -3,18 +3,25 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
-use super::{Batch, Disk, DiskError, Visit, Write, first_bound, scan_through};
+use super::{
+    Batch, Compacted, Disk, DiskError, Prepared, RowSum, Rows, Visit, Write, first_bound,
+    row_bytes, scan_through,
+};
 
 /// A disk whose flushed rows survive [`MemoryDisk::crash`] and whose other rows do not.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
     durable: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Keys and values of `durable`.
+    durable_bytes: u64,
     /// Commits since the last good flush, in order.
     unsynced: Vec<Batch>,
     /// The merge of `unsynced`: together with `durable` it is what reads see.
     pending: Batch,
+    /// Commits since this disk began or crashed.
+    commits: u64,
     health: Health,
     space: Space,
     flushes: Flushes,
@@ -52,7 +59,8 @@ impl MemoryDisk {
     pub fn crash_torn(&mut self, keep: usize) {
         let mut unsynced = std::mem::take(&mut self.unsynced);
         unsynced.truncate(keep);
-        let mut survivor = Self { durable: std::mem::take(&mut self.durable), ..Self::default() };
+        let (durable, durable_bytes) = (std::mem::take(&mut self.durable), self.durable_bytes);
+        let mut survivor = Self { durable, durable_bytes, ..Self::default() };
         for batch in unsynced {
             survivor.make_durable(batch);
         }
@@ -86,6 +94,7 @@ impl MemoryDisk {
     }
 
     fn make_durable(&mut self, batch: Batch) {
+        self.durable_bytes = self.bytes_with(&batch);
         for (key, value) in batch.writes {
             match value {
                 Some(value) => self.durable.insert(key, value),
@@ -94,11 +103,29 @@ impl MemoryDisk {
         }
     }
 
+    /// What the durable rows would amount to with `batch`.
+    fn bytes_with(&self, batch: &Batch) -> u64 {
+        batch.iter().fold(self.durable_bytes, |bytes, (key, value)| {
+            let before = self.durable.get(key).map_or(0, |before| row_bytes(key, before));
+            bytes + value.map_or(0, |value| row_bytes(key, value)) - before
+        })
+    }
+
     /// Hides every unsynced commit; they stay listed because a crash may yet reveal them.
     fn poison(&mut self, what: &'static str, kind: io::ErrorKind) -> DiskError {
         self.pending.clear();
         self.health = Health::Poisoned;
         DiskError::Io { what, source: kind.into() }
+    }
+
+    fn live_rows(&self) -> Rows {
+        let mut sum = RowSum::default();
+        self.scan(&[], None, &mut |key, value| {
+            sum.add(key, value);
+            ControlFlow::Continue(())
+        })
+        .expect("memory always answers");
+        sum.rows()
     }
 
     fn refuse_if_poisoned(&self) -> Result<(), DiskError> {
@@ -144,6 +171,7 @@ impl Disk for MemoryDisk {
         }
         self.pending.merge(batch.clone());
         self.unsynced.push(batch.clone());
+        self.commits += 1;
         Ok(())
     }
 
@@ -164,7 +192,36 @@ impl Disk for MemoryDisk {
     }
 
     fn bytes_on_disk(&self) -> u64 {
-        self.durable.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+        self.durable_bytes
+    }
+
+    fn bytes_live(&self) -> u64 {
+        self.bytes_with(&self.pending)
+    }
+
+    fn failure(&self) -> Option<String> {
+        (self.health == Health::Poisoned).then(|| DiskError::Poisoned.to_string())
+    }
+
+    fn prepare_compaction(&self) -> Result<Prepared, DiskError> {
+        self.refuse_if_poisoned()?;
+        if !self.unsynced.is_empty() {
+            return Err(DiskError::Outrun);
+        }
+        if self.space == Space::Full {
+            let source = io::ErrorKind::StorageFull.into();
+            return Err(DiskError::Io { what: "copy all rows", source });
+        }
+        Ok(Prepared { generation: 0, commits: self.commits, rows: self.live_rows() })
+    }
+
+    fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {
+        self.refuse_if_poisoned()?;
+        if prepared.commits != self.commits {
+            return Err(DiskError::Outrun);
+        }
+        let bytes = self.bytes_on_disk();
+        Ok(Compacted { rows: prepared.rows.count, bytes_before: bytes, bytes_after: bytes })
     }
 }
 

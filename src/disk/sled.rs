@@ -1,18 +1,23 @@
 //! One store directory on sled 0.34, with a guard before each of the engine's known traps.
 //! It must never know what a row means, nor let the engine's types or panics out.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::path::Path;
 use std::time::Duration;
 
-use self::home::{Found, Home, create_dir_synced, io_error};
-use super::{Batch, Disk, DiskError, OpenError, OpenMode, Visit, Write, first_bound, scan_through};
+use self::engine::{Engine, Use, guarded};
+use self::home::{Found, Home, create_dir_synced};
+use super::{
+    Batch, Compacted, Disk, DiskError, OpenError, OpenMode, Prepared, RESERVED, Visit, Write,
+    first_bound, row_bytes, scan_through,
+};
 
+mod compaction;
+mod engine;
 mod home;
+mod live;
+mod reserve;
 
 /// The directory format this release reads and writes.
 pub const FORMAT: &str = "1";
@@ -29,24 +34,35 @@ const BACKGROUND_FLUSH_MS: u64 = 500;
 
 /// A [`Disk`] on the local file system, alone in its directory.
 ///
-/// The engine splits pages while it reads. Once the disk is full, a page that waits to be split
-/// answers with an error until the store is reopened, even for rows that are durable.
+/// A medium without space leaves a store that reads and does not write: a file set aside for that
+/// moment is given up, so that the engine can open. Once a write failed for want of space, what was
+/// not acknowledged stays hidden; after space has returned, a reopen makes the store whole again.
 pub struct SledDisk {
     // Fields drop in this order: the engine must let go before the lock does.
-    db: sled::Db,
-    db_file: File,
+    /// Gone only where a write failed and the engine could not be opened again to read.
+    engine: Option<Engine>,
+    generation: u64,
+    cache_bytes: u64,
     /// The durable value of every key committed since the last good flush.
     pre_images: Batch,
+    /// Since this handle was opened.
+    commits: u64,
+    /// Keys and values of all rows, as committed and as of the last good flush.
+    bytes_live: u64,
+    bytes_live_durable: u64,
     health: Health,
     origin: Origin,
     home: Home,
     _lock: File,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Health {
     Sound,
-    Poisoned,
+    /// A write failed: why.
+    Poisoned(String),
+    /// There was no space to open it for writing.
+    OpenedFull,
 }
 
 /// Whether the directory is where its mark says, or a copy whose mark is still its origin's.
@@ -64,6 +80,8 @@ impl SledDisk {
     }
 
     /// As [`SledDisk::open`], with a page cache of `cache_bytes`.
+    ///
+    /// The engine's own bound is soft: give it a third of what the process may use.
     pub fn open_with_cache(
         dir: &Path,
         mode: OpenMode,
@@ -78,24 +96,43 @@ impl SledDisk {
         let lock = home.lock()?;
         // Again under the lock, because another process may have made the store meanwhile.
         let found = home.look()?;
-        let db = match found {
-            Found::Nothing => make_engine(&home, cache_bytes)?,
-            Found::Store { .. } => open_engine(&home, &home.generation()?, cache_bytes)?,
+        let made = match found {
+            Found::Nothing => Some(Engine::make(&home, cache_bytes)?),
+            Found::Store { .. } => None,
         };
-        let generation = home.generation()?;
-        home.sync_generation(&generation)?;
-        let origin = match found {
-            Found::Nothing => {
-                home.write_format()?;
-                Origin::Here
+        let generation = home.current()?;
+        let (opened, health) = match open_to_write(&home, made, cache_bytes) {
+            Err(OpenError::Io { source, .. })
+                if reserve::is_full(&source) && found != Found::Nothing =>
+            {
+                tracing::error!(error = %source, "no space: the store is read-only");
+                reserve::release(&home);
+                home.sweep(generation);
+                (open_to_read(&home, cache_bytes)?, Health::OpenedFull)
             }
-            Found::Store { is_marked: true } => Origin::Here,
+            other => (other?, Health::Sound),
+        };
+        let (engine, bytes_live) = opened;
+        if health == Health::Sound {
+            home.sweep(generation);
+        }
+        let origin = match found {
+            Found::Nothing | Found::Store { is_marked: true } => Origin::Here,
             Found::Store { is_marked: false } => Origin::CopiedUnmarked,
         };
-        let path = generation.join("db");
-        let db_file = File::open(&path).map_err(io_error("open", &path))?;
-        let (pre_images, health) = (Batch::default(), Health::Sound);
-        Ok(Self { db, db_file, pre_images, health, origin, home, _lock: lock })
+        Ok(Self {
+            engine: Some(engine),
+            generation,
+            cache_bytes,
+            pre_images: Batch::default(),
+            commits: 0,
+            bytes_live,
+            bytes_live_durable: bytes_live,
+            health,
+            origin,
+            home,
+            _lock: lock,
+        })
     }
 
     /// True when this directory is a copy of another store, which must then stop being that
@@ -115,9 +152,14 @@ impl SledDisk {
         }
     }
 
+    fn engine(&self) -> Result<&Engine, DiskError> {
+        self.engine.as_ref().ok_or(DiskError::Poisoned)
+    }
+
     /// The value of `key` in the engine, committed but perhaps not durable.
     fn live(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        Ok(guarded("read a row", || self.db.get(key))?.map(|value| value.to_vec()))
+        let db = self.engine()?.db();
+        Ok(guarded("read a row", || db.get(key))?.map(|value| value.to_vec()))
     }
 
     fn scan_live(
@@ -126,59 +168,77 @@ impl SledDisk {
         after: Option<&[u8]>,
         visit: &mut Visit<'_>,
     ) -> Result<(), DiskError> {
-        let bounds = (first_bound(prefix, after), Bound::Unbounded);
-        let mut rows = guarded("scan", || Ok(self.db.range::<&[u8], _>(bounds)))?;
-        // The visitor stays outside the guard: its panics are its own.
-        while let Some((key, value)) = guarded("scan", || rows.next().transpose())? {
-            if !key.starts_with(prefix) || visit(&key, &value).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        scan_engine(self.engine()?.db(), prefix, after, visit)
     }
 
     fn remember_and_apply(&mut self, batch: &Batch) -> Result<(), DiskError> {
         let mut writes = sled::Batch::default();
+        let mut bytes_live = self.bytes_live;
         for (key, value) in batch.iter() {
+            let before = self.live(key)?;
+            bytes_live -= before.as_deref().map_or(0, |before| row_bytes(key, before));
             if let Write::Untouched = self.pre_images.write_of(key) {
-                match self.live(key)? {
+                match before {
                     Some(durable) => self.pre_images.put(key, durable),
                     None => self.pre_images.delete(key),
                 }
             }
             match value {
-                Some(value) => writes.insert(key, value),
+                Some(value) => {
+                    bytes_live += row_bytes(key, value);
+                    writes.insert(key, value);
+                }
                 None => writes.remove(key),
             }
         }
-        guarded("commit a batch", || self.db.apply_batch(writes))
+        live::put(&mut writes, bytes_live);
+        let db = self.engine()?.db();
+        guarded("commit a batch", || db.apply_batch(writes))?;
+        self.bytes_live = bytes_live;
+        self.commits += 1;
+        Ok(())
     }
 
-    /// The engine's own flush asks the kernel to write but never the device to keep.
-    fn flush_and_sync(&self) -> Result<(), DiskError> {
-        guarded("flush", || self.db.flush())?;
-        self.db_file.sync_data().map_err(|source| DiskError::Io { what: "sync", source })
-    }
-
-    fn or_poison(&mut self, outcome: Result<(), DiskError>) -> Result<(), DiskError> {
+    fn or_poison<T>(&mut self, outcome: Result<T, DiskError>) -> Result<T, DiskError> {
         if let Err(error) = &outcome {
-            self.health = Health::Poisoned;
+            self.health = Health::Poisoned(error.to_string());
+            self.bytes_live = self.bytes_live_durable;
             tracing::error!(%error, "the store is read-only until it is reopened");
+            if matches!(error, DiskError::Io { source, .. } if reserve::is_full(source)) {
+                self.reopen_to_read();
+            }
         }
         outcome
     }
 
-    fn refuse_if_poisoned(&self) -> Result<(), DiskError> {
+    /// The engine splits pages while it reads, which it cannot do on a full medium: without this,
+    /// a page that waits to be split would answer with an error, even for durable rows.
+    fn reopen_to_read(&mut self) {
+        let Some(engine) = self.engine.take() else { return };
+        let path = engine.path.clone();
+        drop(engine);
+        reserve::release(&self.home);
+        match Engine::open(&self.home, &path, self.cache_bytes, Use::Reading) {
+            Ok(engine) => self.engine = Some(engine),
+            Err(error) => tracing::error!(%error, "the store cannot even be read"),
+        }
+    }
+
+    fn refuse_if_read_only(&self) -> Result<(), DiskError> {
         match self.health {
             Health::Sound => Ok(()),
-            Health::Poisoned => Err(DiskError::Poisoned),
+            Health::Poisoned(_) => Err(DiskError::Poisoned),
+            Health::OpenedFull => Err(DiskError::OpenedFull),
         }
     }
 }
 
 impl Disk for SledDisk {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        if self.health == Health::Poisoned {
+        if key.starts_with(RESERVED) {
+            return Ok(None);
+        }
+        if let Health::Poisoned(_) = self.health {
             match self.pre_images.write_of(key) {
                 Write::Untouched => {}
                 Write::Deleted => return Ok(None),
@@ -195,25 +255,27 @@ impl Disk for SledDisk {
         visit: &mut Visit<'_>,
     ) -> Result<(), DiskError> {
         match self.health {
-            Health::Sound => self.scan_live(prefix, after, visit),
-            Health::Poisoned => scan_through(&self.pre_images, prefix, after, visit, |visit| {
+            Health::Sound | Health::OpenedFull => self.scan_live(prefix, after, visit),
+            Health::Poisoned(_) => scan_through(&self.pre_images, prefix, after, visit, |visit| {
                 self.scan_live(prefix, after, visit)
             }),
         }
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), DiskError> {
-        self.refuse_if_poisoned()?;
+        self.refuse_if_read_only()?;
         batch.check_limits()?;
         let outcome = self.remember_and_apply(batch);
         self.or_poison(outcome)
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
-        self.refuse_if_poisoned()?;
-        let outcome = self.flush_and_sync();
+        self.refuse_if_read_only()?;
+        // Never inside a transaction of the engine: it would wait for itself.
+        let outcome = self.engine().and_then(Engine::flush);
         self.or_poison(outcome)?;
         self.pre_images.clear();
+        self.bytes_live_durable = self.bytes_live;
         if self.origin == Origin::CopiedUnmarked {
             // The rows are durable whatever becomes of the mark, so the flush has succeeded.
             match self.home.write_format() {
@@ -225,98 +287,78 @@ impl Disk for SledDisk {
     }
 
     fn bytes_on_disk(&self) -> u64 {
-        self.db_file.metadata().map_or(0, |metadata| metadata.len())
+        self.engine.as_ref().map_or(0, Engine::bytes)
+    }
+
+    fn bytes_live(&self) -> u64 {
+        self.bytes_live
+    }
+
+    fn failure(&self) -> Option<String> {
+        match &self.health {
+            Health::Sound => None,
+            Health::Poisoned(why) => Some(why.clone()),
+            Health::OpenedFull => Some(DiskError::OpenedFull.to_string()),
+        }
+    }
+
+    fn prepare_compaction(&self) -> Result<Prepared, DiskError> {
+        self.refuse_if_read_only()?;
+        self.prepare()
+    }
+
+    fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {
+        self.refuse_if_read_only()?;
+        self.finish(&prepared)
     }
 }
 
-/// Runs one call of the engine so that neither its errors nor its panics leave this file.
-fn guarded<T>(what: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, DiskError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(sled::Error::Io(source))) => Err(DiskError::Io { what, source }),
-        Ok(Err(error)) => Err(DiskError::Damaged { what, detail: error.to_string() }),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(DiskError::Panicked { what, detail: text.unwrap_or("no message").to_owned() })
-        }
-    }
-}
-
-/// Makes the first generation, or completes one whose making was cut short.
-fn make_engine(home: &Home, cache_bytes: u64) -> Result<sled::Db, OpenError> {
-    let generation = home.begin()?;
-    let db = match open_engine(home, &generation, cache_bytes) {
-        // Nothing in it was ever acknowledged: FORMAT comes last.
-        Err(OpenError::Damaged { .. }) => {
-            home.set_generation_aside()?;
-            open_engine(home, &home.begin()?, cache_bytes)?
-        }
-        other => other?,
+/// Opens the generation in use, or goes on with one just made, and makes all of it durable.
+fn open_to_write(
+    home: &Home,
+    made: Option<Engine>,
+    cache_bytes: u64,
+) -> Result<(Engine, u64), OpenError> {
+    let is_new = made.is_some();
+    let engine = match made {
+        Some(engine) => engine,
+        None => Engine::open(home, &home.generation()?, cache_bytes, Use::Writing)?,
     };
-    match guarded("flush the new engine in", || db.flush()) {
-        Ok(_) => Ok(db),
-        Err(DiskError::Io { what, source }) => Err(io_error(what, &generation)(source)),
-        Err(error) => Err(home.damaged(error.to_string())),
+    home.sync_generation(&engine.path)?;
+    let bytes_live = live::read_or_count(home, &engine, Use::Writing)?;
+    if is_new {
+        home.write_format()?;
     }
+    reserve::make(home)?;
+    Ok((engine, bytes_live))
 }
 
-/// Opens the engine; a snapshot it cannot read is set aside once, since the log has it all.
-fn open_engine(home: &Home, generation: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
-    for file in snapshots(generation)? {
-        if file.extension().is_some_and(|extension| extension == "generating") {
-            fs::remove_file(&file).map_err(io_error("remove", &file))?;
-        }
-    }
-    let (mut lock_tries, mut is_second_try) = (0, false);
-    loop {
-        let config = sled::Config::new()
-            .path(generation)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(Some(BACKGROUND_FLUSH_MS));
-        let what = match guarded("open the engine", || config.open()) {
-            Ok(db) => return Ok(db),
-            Err(DiskError::Io { source, .. }) if is_engine_lock(&source) => {
-                lock_tries += 1;
-                if lock_tries == LOCK_TRIES {
-                    return Err(OpenError::Locked { dir: home.dir.clone(), holder: None });
-                }
-                thread::sleep(LOCK_PAUSE);
-                continue;
-            }
-            Err(DiskError::Io { source, .. }) if source.kind() != io::ErrorKind::UnexpectedEof => {
-                return Err(io_error("open the engine in", generation)(source));
-            }
-            Err(damage) => damage.to_string(),
-        };
-        let derived = snapshots(generation)?;
-        if is_second_try || derived.is_empty() {
-            return Err(home.damaged(what));
-        }
-        tracing::warn!(%what, "setting damaged snapshots aside and reading the whole log");
-        for file in derived {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let aside = generation.join(format!("aside.{name}"));
-            fs::rename(&file, &aside).map_err(io_error("set aside", &file))?;
-        }
-        is_second_try = true;
-    }
+/// Opens the generation in use and writes nothing, as far as the engine can be told.
+fn open_to_read(home: &Home, cache_bytes: u64) -> Result<(Engine, u64), OpenError> {
+    let engine = Engine::open(home, &home.generation()?, cache_bytes, Use::Reading)?;
+    let bytes_live = live::read_or_count(home, &engine, Use::Reading)?;
+    Ok((engine, bytes_live))
 }
 
-fn is_engine_lock(error: &io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
-}
-
-/// The engine's derived files, finished or not.
-fn snapshots(generation: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(generation).map_err(io_error("list", generation))? {
-        let entry = entry.map_err(io_error("list", generation))?;
-        if entry.file_name().to_string_lossy().starts_with("snap.") {
-            files.push(entry.path());
+/// Visits the rows of an engine without those that the disk keeps for itself.
+fn scan_engine(
+    db: &sled::Db,
+    prefix: &[u8],
+    after: Option<&[u8]>,
+    visit: &mut Visit<'_>,
+) -> Result<(), DiskError> {
+    let bounds = (first_bound(prefix, after), Bound::Unbounded);
+    let mut rows = guarded("scan", || Ok(db.range::<&[u8], _>(bounds)))?;
+    // The visitor stays outside the guard: its panics are its own.
+    while let Some((key, value)) = guarded("scan", || rows.next().transpose())? {
+        if !key.starts_with(prefix) {
+            break;
+        }
+        if !key.starts_with(RESERVED) && visit(&key, &value).is_break() {
+            break;
         }
     }
-    Ok(files)
+    Ok(())
 }
 
 #[cfg(test)]

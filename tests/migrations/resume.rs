@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use consilience::disk::{Batch, Disk, DiskError, Visit};
+use consilience::disk::{Batch, Compacted, Disk, DiskError, Prepared, Visit};
 use consilience::migrations::{
     Bounds, Count, Fate, Ledger, MigrationError, Old, Row, Step, StepError, StepState, plan, run,
 };
@@ -60,6 +60,20 @@ impl Disk for Dying {
     }
     fn bytes_on_disk(&self) -> u64 {
         self.medium.bytes_on_disk()
+    }
+    fn bytes_live(&self) -> u64 {
+        self.medium.bytes_live()
+    }
+    fn failure(&self) -> Option<String> {
+        self.medium.failure()
+    }
+    fn prepare_compaction(&self) -> Result<Prepared, DiskError> {
+        self.live()?;
+        self.medium.prepare_compaction()
+    }
+    fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {
+        self.live()?;
+        self.medium.finish_compaction(prepared)
     }
 }
 

@@ -10,9 +10,12 @@ use std::thread;
 use fs4::{FileExt, TryLockError};
 
 use super::super::OpenError;
+use super::reserve::is_full;
 use super::{ENGINE, FORMAT, LOCK_PAUSE, LOCK_TRIES, SledDisk};
 
 const MAGIC: &str = "consilience-store";
+/// What a generation is called, before its number.
+const PREFIX: &str = "gen-";
 const FIRST_GENERATION: &str = "gen-1";
 /// A half-made generation that the engine could not open, kept out of the way.
 const SET_ASIDE: &str = "gen-1.aside";
@@ -94,11 +97,15 @@ impl Home {
         for _ in 0..LOCK_TRIES {
             match FileExt::try_lock(&file) {
                 Ok(()) => {
-                    file.set_len(0)
+                    let written = file
+                        .set_len(0)
                         .and_then(|()| file.rewind())
-                        .and_then(|()| writeln!(file, "{}", std::process::id()))
-                        .map_err(io_error("write", &path))?;
-                    return Ok(file);
+                        .and_then(|()| writeln!(file, "{}", std::process::id()));
+                    return match written {
+                        // The lock is held; the name of its holder is a courtesy.
+                        Err(error) if !is_full(&error) => Err(io_error("write", &path)(error)),
+                        _ => Ok(file),
+                    };
                 }
                 Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
@@ -126,24 +133,70 @@ impl Home {
             .map_err(io_error("set aside", &generation))
     }
 
-    /// Where the engine's files are, after a check that it would not start an empty store.
-    pub(super) fn generation(&self) -> Result<PathBuf, OpenError> {
+    /// Which generation of the engine's files is in use.
+    pub(super) fn current(&self) -> Result<u64, OpenError> {
         let path = self.dir.join("CURRENT");
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(self.damaged("CURRENT is missing"));
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.damaged("CURRENT is not text"));
+            }
             other => other.map_err(io_error("read", &path))?,
         };
-        let name = text.trim_end();
-        if name.strip_prefix("gen-").is_none_or(|number| number.parse::<u64>().is_err()) {
-            return Err(self.damaged("CURRENT names no generation"));
-        }
-        let generation = self.dir.join(name);
+        number_of(text.trim_end()).ok_or_else(|| self.damaged("CURRENT names no generation"))
+    }
+
+    /// Where the engine's files are, after a check that it would not start an empty store.
+    pub(super) fn generation(&self) -> Result<PathBuf, OpenError> {
+        let number = self.current()?;
+        let generation = self.path_of(number);
         if fs::metadata(generation.join("db")).map_or(0, |metadata| metadata.len()) == 0 {
-            return Err(self.damaged(format!("{name}/db is missing or empty")));
+            return Err(self.damaged(format!("gen-{number}/db is missing or empty")));
         }
         Ok(generation)
+    }
+
+    /// The files of one generation.
+    pub(super) fn path_of(&self, generation: u64) -> PathBuf {
+        self.dir.join(format!("{PREFIX}{generation}"))
+    }
+
+    /// Puts another generation in use.
+    pub(super) fn switch(&self, generation: u64) -> Result<(), OpenError> {
+        self.replace("CURRENT", |_| format!("{PREFIX}{generation}\n"))
+    }
+
+    /// The generations there are, whether in use or not.
+    pub(super) fn generations(&self) -> Result<Vec<u64>, OpenError> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(io_error("list", &self.dir))? {
+            let entry = entry.map_err(io_error("list", &self.dir))?;
+            numbers.extend(entry.file_name().to_str().and_then(number_of));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Deletes the generations that are not `current`: a compaction was cut short before or after
+    /// it moved over. What cannot be deleted now is left to the next open.
+    pub(super) fn sweep(&self, current: u64) {
+        let others = self.generations().unwrap_or_default();
+        for number in others.into_iter().filter(|number| *number != current) {
+            self.delete(number);
+        }
+    }
+
+    /// Deletes a generation that is not in use.
+    pub(super) fn delete(&self, generation: u64) {
+        let path = self.path_of(generation);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "an unused generation stays");
+            }
+            _ => {}
+        }
     }
 
     /// The engine never syncs its configuration nor any directory.
@@ -177,10 +230,17 @@ impl Home {
                 file.write_all(text.as_bytes())?;
                 file.sync_all()
             })
+            .inspect(|()| stop_here(&format!("{name}.new")))
             .and_then(|()| fs::rename(&beside, &path))
             .map_err(io_error("write", &path))?;
         sync_path(&self.dir)
     }
+}
+
+/// The number of a generation by its name, in the one spelling that [`Home::path_of`] gives it.
+fn number_of(name: &str) -> Option<u64> {
+    let number = name.strip_prefix(PREFIX)?.parse().ok()?;
+    (format!("{PREFIX}{number}") == name).then_some(number)
 }
 
 /// A file keeps its inode when renamed or moved, and loses it when copied.
@@ -211,6 +271,14 @@ pub(super) fn sync_path(path: &Path) -> Result<(), OpenError> {
     #[cfg(test)]
     super::tests::SYNCED.with_borrow_mut(|synced| synced.push(path.to_owned()));
     File::open(path).and_then(|file| file.sync_all()).map_err(io_error("sync", path))
+}
+
+/// Where tests cut short what a crash may cut short.
+pub(super) fn stop_here(step: &str) {
+    #[cfg(test)]
+    super::tests::stop_here(step);
+    #[cfg(not(test))]
+    let _ = step;
 }
 
 pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {

@@ -1,16 +1,31 @@
 //! Each guard of the sled disk, shown to hold on real directories.
 //! It must never know a path outside its own temporary directories.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
 use super::super::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::engine::snapshots;
 use super::*;
+
+mod compaction;
 
 thread_local! {
     /// Every path that `sync_path` made durable on this thread.
     pub(super) static SYNCED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+    /// The step of a compaction at which this thread crashes.
+    static CRASH_AT: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Unwinds past everything, as a crash would stop it, where a test asked for it.
+pub(super) fn stop_here(step: &str) {
+    if CRASH_AT.get() == Some(step) {
+        std::panic::resume_unwind(Box::new(step.to_owned()));
+    }
 }
 
 fn open(dir: &Path) -> SledDisk {
@@ -114,9 +129,12 @@ fn every_flush_syncs_the_database_file_itself_and_its_failure_hides_what_was_not
     let dir = hundred_rows();
     let mut disk = open(dir.path());
     let path = dir.path().join("gen-1/db");
-    assert_eq!(disk.db_file.metadata().unwrap().ino(), fs::metadata(path).unwrap().ino());
+    assert_eq!(
+        disk.engine().unwrap().db_file.metadata().unwrap().ino(),
+        fs::metadata(path).unwrap().ino()
+    );
     // The null device refuses to sync: the same error path as a failing disk.
-    disk.db_file = File::open("/dev/null").unwrap();
+    disk.engine.as_mut().unwrap().db_file = File::open("/dev/null").unwrap();
     put(&mut disk, &[1], b"new").unwrap();
     put(&mut disk, &[1], b"newer").unwrap();
     put(&mut disk, &[200], b"new").unwrap();

@@ -1,0 +1,175 @@
+//! The engine in one generation of files: opening it past its traps, and no panic let through.
+//! It must never know which generation is in use, nor what a row means.
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use super::super::{DiskError, OpenError};
+use super::home::{Home, io_error};
+use super::{BACKGROUND_FLUSH_MS, LOCK_PAUSE, LOCK_TRIES};
+
+/// Whether the engine may write of its own accord.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It collects garbage in the background.
+    Writing,
+    /// It has no background thread, so a full medium stays as it is.
+    Reading,
+}
+
+/// An open engine and a descriptor of ours on its database file.
+pub(super) struct Engine {
+    /// Taken only when dropped.
+    db: Option<sled::Db>,
+    pub(super) db_file: File,
+    pub(super) path: PathBuf,
+}
+
+impl Engine {
+    /// Opens what is in `path`; a snapshot it cannot read is set aside once.
+    pub(super) fn open(
+        home: &Home,
+        path: &Path,
+        cache_bytes: u64,
+        purpose: Use,
+    ) -> Result<Self, OpenError> {
+        let db = open_engine(home, path, cache_bytes, purpose)?;
+        let file = path.join("db");
+        let db_file = File::open(&file).map_err(io_error("open", &file))?;
+        Ok(Self { db: Some(db), db_file, path: path.to_owned() })
+    }
+
+    /// Makes the first generation, or completes one whose making was cut short.
+    pub(super) fn make(home: &Home, cache_bytes: u64) -> Result<Self, OpenError> {
+        let path = home.begin()?;
+        let engine = match Self::open(home, &path, cache_bytes, Use::Writing) {
+            // Nothing in it was ever acknowledged: FORMAT comes last.
+            Err(OpenError::Damaged { .. }) => {
+                home.set_generation_aside()?;
+                Self::open(home, &home.begin()?, cache_bytes, Use::Writing)?
+            }
+            other => other?,
+        };
+        match engine.flush() {
+            Ok(()) => Ok(engine),
+            Err(DiskError::Io { what, source }) => Err(io_error(what, &path)(source)),
+            Err(error) => Err(home.damaged(error.to_string())),
+        }
+    }
+
+    /// The engine itself; calls of it belong into [`guarded`].
+    pub(super) fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("taken only when dropped")
+    }
+
+    /// The engine's own flush asks the kernel to write but never the device to keep.
+    pub(super) fn flush(&self) -> Result<(), DiskError> {
+        guarded("flush", || self.db().flush())?;
+        self.db_file.sync_data().map_err(|source| DiskError::Io { what: "sync", source })
+    }
+
+    /// The bytes of all files of this generation; 0 when they cannot be counted.
+    pub(super) fn bytes(&self) -> u64 {
+        let Ok(entries) = fs::read_dir(&self.path) else {
+            return 0;
+        };
+        let files = entries.flatten().filter_map(|entry| entry.metadata().ok());
+        files.filter(fs::Metadata::is_file).map(|file| file.len()).sum()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        let closed = guarded("close the engine", || {
+            drop(db);
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the engine did not close in order; its log has it all");
+        }
+    }
+}
+
+/// Runs one call of the engine so that neither its errors nor its panics leave it.
+pub(super) fn guarded<T>(
+    what: &'static str,
+    call: impl FnOnce() -> sled::Result<T>,
+) -> Result<T, DiskError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(sled::Error::Io(source))) => Err(DiskError::Io { what, source }),
+        Ok(Err(error)) => Err(DiskError::Damaged { what, detail: error.to_string() }),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(DiskError::Panicked { what, detail: text.unwrap_or("no message").to_owned() })
+        }
+    }
+}
+
+/// Opens the engine; a snapshot it cannot read is set aside once, since the log has it all.
+fn open_engine(
+    home: &Home,
+    generation: &Path,
+    cache_bytes: u64,
+    purpose: Use,
+) -> Result<sled::Db, OpenError> {
+    for file in snapshots(generation)? {
+        if file.extension().is_some_and(|extension| extension == "generating") {
+            fs::remove_file(&file).map_err(io_error("remove", &file))?;
+        }
+    }
+    let (mut lock_tries, mut is_second_try) = (0, false);
+    loop {
+        let config = sled::Config::new()
+            .path(generation)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms((purpose == Use::Writing).then_some(BACKGROUND_FLUSH_MS));
+        let what = match guarded("open the engine", || config.open()) {
+            Ok(db) => return Ok(db),
+            Err(DiskError::Io { source, .. }) if is_engine_lock(&source) => {
+                lock_tries += 1;
+                if lock_tries == LOCK_TRIES {
+                    return Err(OpenError::Locked { dir: home.dir.clone(), holder: None });
+                }
+                thread::sleep(LOCK_PAUSE);
+                continue;
+            }
+            Err(DiskError::Io { source, .. }) if source.kind() != io::ErrorKind::UnexpectedEof => {
+                return Err(io_error("open the engine in", generation)(source));
+            }
+            Err(damage) => damage.to_string(),
+        };
+        let derived = snapshots(generation)?;
+        if is_second_try || derived.is_empty() {
+            return Err(home.damaged(what));
+        }
+        tracing::warn!(%what, "setting damaged snapshots aside and reading the whole log");
+        for file in derived {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let aside = generation.join(format!("aside.{name}"));
+            fs::rename(&file, &aside).map_err(io_error("set aside", &file))?;
+        }
+        is_second_try = true;
+    }
+}
+
+fn is_engine_lock(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
+/// The engine's derived files, finished or not.
+pub(super) fn snapshots(generation: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(generation).map_err(io_error("list", generation))? {
+        let entry = entry.map_err(io_error("list", generation))?;
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}

@@ -22,7 +22,13 @@ mod laws;
 #[cfg(feature = "store")]
 mod limits;
 mod migrations;
+#[cfg(all(feature = "store", target_os = "linux"))]
+mod power;
 mod regression;
 mod repair;
+#[cfg(all(feature = "store", target_os = "linux"))]
+mod scenario;
+#[cfg(all(feature = "store", target_os = "linux"))]
+mod shim;
 mod wire;
 mod world;

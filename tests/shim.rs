@@ -1,13 +1,20 @@
 //! Builds the shim, runs a test of this binary under it, and reads the log it leaves.
 //! It must never know what the child does or what the log proves; `shim/README.md` is the contract.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// `O_CREAT` and `O_TRUNC` of Linux.
 pub const CREATES: u32 = 0o100;
 pub const TRUNCATES: u32 = 0o1000;
+
+/// How long a child may take before the test gives up; no claim depends on it.
+const PATIENCE: Duration = Duration::from_secs(90);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How a file was asked to be made durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +23,14 @@ pub enum How {
     Fdatasync,
     /// `sync_file_range`, which promises nothing.
     Range,
+}
+
+/// Why a call was made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    Write,
+    Sync,
+    Space,
 }
 
 /// One call that succeeded, in its true order among all of them.
@@ -50,8 +65,11 @@ pub enum Event {
     Rmdir(String),
     /// What the child wrote to the file of acknowledgements.
     Ack(String),
-    /// A call was made to fail.
-    Fault,
+    /// A call was made to fail on this file.
+    Fault {
+        cause: Cause,
+        path: String,
+    },
 }
 
 /// The built library; built once for all tests of the process.
@@ -94,6 +112,32 @@ pub fn child(test: &str, dir: &Path) -> Command {
     command
 }
 
+/// Runs a child to its end, which a store that hangs never comes to.
+pub fn output(mut command: Command) -> Output {
+    let mut said = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+    command.stdin(Stdio::null());
+    command.stdout(said[0].try_clone().unwrap()).stderr(said[1].try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    let (mut status, mut hung) = (None, "");
+    while status.is_none() {
+        std::thread::park_timeout(PAUSE);
+        status = child.try_wait().unwrap();
+        if status.is_none() && start.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            (status, hung) = (Some(child.wait().unwrap()), "\nit hung and was killed\n");
+        }
+    }
+    let read = |file: &mut File| {
+        let mut text = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut text)).unwrap();
+        text
+    };
+    let (stdout, mut stderr) = (read(&mut said[0]), read(&mut said[1]));
+    stderr.extend_from_slice(hung.as_bytes());
+    Output { status: status.expect("the loop ends with one"), stdout, stderr }
+}
+
 /// All records of a log.
 pub fn read_log(path: &Path) -> Vec<Event> {
     let bytes = std::fs::read(path).unwrap();
@@ -127,7 +171,14 @@ fn event(kind: u8, body: &[u8]) -> Event {
         7 => Event::Mkdir(text(body)),
         8 => Event::Rmdir(text(body)),
         9 => Event::Ack(text(body)),
-        10 => Event::Fault,
+        10 => {
+            let cause = match body[0] {
+                2 => Cause::Write,
+                3 => Cause::Sync,
+                _ => Cause::Space,
+            };
+            Event::Fault { cause, path: text(&body[1..]) }
+        }
         other => panic!("the log holds a record of kind {other}"),
     }
 }

@@ -30,18 +30,18 @@ fn named(handle: u32) -> [u8; 4] {
 fn admit(
     watch: &Watch,
     state: &mut State,
-    fd: c_int,
+    (fd, handle): (c_int, u32),
     offset: u64,
     size: usize,
 ) -> Result<usize, c_int> {
-    if watch.write_fails(state) {
+    if watch.write_fails(state, handle) {
         return Err(real::EIO);
     }
     if state.room_bytes.is_none() {
         return Ok(size);
     }
-    let asked = size as u64;
-    let granted = watch.room(state, length(fd), offset.saturating_add(asked), asked);
+    let span = (offset, offset.saturating_add(size as u64));
+    let granted = watch.room(state, handle, length(fd), span);
     granted.map(|granted| usize::try_from(granted).unwrap_or(size)).ok_or(real::ENOSPC)
 }
 
@@ -69,7 +69,7 @@ unsafe fn write_at(fd: c_int, data: *const c_void, size: usize, offset: Option<i
         None if handle & APPENDS != 0 => i64::try_from(before).unwrap_or(0),
         None => unsafe { real::lseek(fd, 0, real::SEEK_CUR) },
     };
-    let size = match admit(watch, &mut state, fd, u64::try_from(at).unwrap_or(0), size) {
+    let size = match admit(watch, &mut state, (fd, handle), u64::try_from(at).unwrap_or(0), size) {
         Ok(size) => size,
         Err(code) => return refuse(code),
     };
@@ -125,9 +125,11 @@ fn resize(fd: c_int, after: impl Fn(u64) -> u64, call: impl Fn() -> c_int) -> Re
     let mut state = watch.lock();
     let before = length(fd);
     let after = after(before);
-    let growth = after.saturating_sub(before);
-    if growth > 0 && watch.room(&mut state, before, after, growth) != Some(growth) {
-        return Err(real::ENOSPC);
+    if after > before {
+        let granted = watch.room(&mut state, handle, before, (before, after));
+        if granted != Some(after - before) {
+            return Err(real::ENOSPC);
+        }
     }
     done(call())?;
     state.account(before, after);
@@ -177,7 +179,7 @@ pub unsafe fn posix_fallocate(fd: c_int, offset: i64, length: i64) -> c_int {
 fn sync(fd: c_int, how: How, call: impl Fn() -> c_int) -> c_int {
     let Some((watch, Watched::File(handle))) = watched(fd) else { return call() };
     let mut state = watch.lock();
-    if watch.sync_fails(&mut state) {
+    if watch.sync_fails(&mut state, handle) {
         return as_result(Err(real::EIO));
     }
     let result = call();

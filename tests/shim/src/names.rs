@@ -2,10 +2,10 @@
 //! It must never know what is in a file.
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each passes on what its caller promised")]
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 
 use crate::real::{self, libc};
-use crate::watch::{Kind, State, Watch, follow, forget, length_at, watch, watched};
+use crate::watch::{Kind, State, Watch, follow, forget, length, length_at, watch, watched};
 
 /// The longest target of a link that is read: `PATH_MAX` of Linux.
 const PATH_BYTES_MAX: usize = 4_096;
@@ -15,14 +15,10 @@ unsafe fn absolute(dir: c_int, path: *const c_char) -> Vec<u8> {
     let path = unsafe { CStr::from_ptr(path) }.to_bytes();
     let mut parts: Vec<u8> = Vec::new();
     if !path.starts_with(b"/") {
-        let base = match dir {
-            real::AT_FDCWD => c"/proc/self/cwd".to_owned(),
-            fd => std::ffi::CString::new(format!("/proc/self/fd/{fd}")).expect("no zero"),
+        parts = match dir {
+            real::AT_FDCWD => link(c"/proc/self/cwd"),
+            fd => link_of(fd),
         };
-        let mut buffer = [0_u8; PATH_BYTES_MAX];
-        let into = buffer.as_mut_ptr().cast();
-        let size = unsafe { real::readlink(base.as_ptr(), into, buffer.len()) };
-        parts.extend_from_slice(&buffer[..usize::try_from(size).unwrap_or(0)]);
     }
     for part in path.split(|byte| *byte == b'/') {
         match part {
@@ -32,6 +28,24 @@ unsafe fn absolute(dir: c_int, path: *const c_char) -> Vec<u8> {
         }
     }
     parts
+}
+
+/// What a link of the process file system points at.
+fn link(name: &CStr) -> Vec<u8> {
+    let mut buffer = vec![0_u8; PATH_BYTES_MAX];
+    let into = buffer.as_mut_ptr().cast();
+    let size = unsafe { real::readlink(name.as_ptr(), into, buffer.len()) };
+    buffer.truncate(usize::try_from(size).unwrap_or(0));
+    buffer
+}
+
+fn link_of(fd: c_int) -> Vec<u8> {
+    link(&CString::new(format!("/proc/self/fd/{fd}")).expect("no zero"))
+}
+
+/// Whether the open file has lost its name: its bytes are freed when it closes.
+fn is_deleted(fd: c_int) -> bool {
+    link_of(fd).ends_with(b" (deleted)")
 }
 
 /// The watch and the absolute path, where the path is below the watched directory.
@@ -72,8 +86,11 @@ pub unsafe fn close(fd: c_int) -> c_int {
         return unsafe { libc::close(fd) };
     };
     // Under the lock, because the number may be given to another file at once.
-    let _state = watch.lock();
+    let mut state = watch.lock();
     forget(fd);
+    if state.room_bytes.is_some() && is_deleted(fd) {
+        state.account(length(fd), 0);
+    }
     unsafe { libc::close(fd) }
 }
 

@@ -56,7 +56,10 @@ pub struct Watch {
 /// What changes from call to call. Its lock is held over a call and its record.
 pub struct State {
     log: Option<c_int>,
-    handles: u32,
+    /// The path of each handle; the first handle is 1.
+    paths: Vec<Vec<u8>>,
+    /// Handles that have yet to be told of a failed sync.
+    untold: Vec<u32>,
     records: u64,
     syncs: u64,
     writes: u64,
@@ -122,7 +125,8 @@ impl Watch {
         });
         let state = State {
             log,
-            handles: 0,
+            paths: Vec::new(),
+            untold: Vec::new(),
             records: 0,
             syncs: 0,
             writes: 0,
@@ -158,10 +162,11 @@ impl Watch {
         let handle = if path == self.acks {
             ACKS
         } else if let Some(path) = self.below(path) {
-            state.handles += 1;
-            let number = state.handles.to_le_bytes();
-            self.record(state, Kind::Open, &[&number, &flags.to_le_bytes(), path]);
-            state.handles | if flags & real::O_APPEND == 0 { 0 } else { APPENDS }
+            state.paths.push(path.to_vec());
+            let number = u32::try_from(state.paths.len()).expect("fewer files than handles");
+            let (handle, flag_bytes) = (number.to_le_bytes(), flags.to_le_bytes());
+            self.record(state, Kind::Open, &[&handle, &flag_bytes, path]);
+            number | if flags & real::O_APPEND == 0 { 0 } else { APPENDS }
         } else {
             0
         };
@@ -182,44 +187,63 @@ impl Watch {
         }
     }
 
-    /// Whether this sync is the one that must fail.
-    pub fn sync_fails(&self, state: &mut State) -> bool {
+    /// Whether this sync must fail. As on Linux, a file that could not be written back says so
+    /// once through every open handle.
+    pub fn sync_fails(&self, state: &mut State, handle: u32) -> bool {
         state.syncs += 1;
-        self.fail_sync == Some(state.syncs) && self.fault(state, Kind::Sync)
+        if let Some(at) = state.untold.iter().position(|untold| *untold == handle) {
+            state.untold.swap_remove(at);
+            return self.fault(state, Kind::Sync, handle);
+        }
+        if self.fail_sync != Some(state.syncs) || !self.fault(state, Kind::Sync, handle) {
+            return false;
+        }
+        let path = |handle| state.path(handle);
+        let open = HANDLES.iter().map(|other| other.load(Ordering::Relaxed));
+        let others = open.filter(|other| ![0, ACKS, handle].contains(other));
+        let same = others.filter(|other| path(*other) == path(handle)).collect();
+        state.untold = same;
+        true
     }
 
     /// Whether this write is the one that must fail.
-    pub fn write_fails(&self, state: &mut State) -> bool {
+    pub fn write_fails(&self, state: &mut State, handle: u32) -> bool {
         state.writes += 1;
-        self.fail_write == Some(state.writes) && self.fault(state, Kind::Write)
+        self.fail_write == Some(state.writes) && self.fault(state, Kind::Write, handle)
     }
 
-    /// How many of `asked` bytes that end at `end` find room in a file of `size` bytes; `None` for
-    /// none at all.
-    pub fn room(&self, state: &mut State, size: u64, end: u64, asked: u64) -> Option<u64> {
+    /// How many of the bytes that a call adds from `start` to `end` of a file of `size` bytes find
+    /// room; `None` for none at all.
+    pub fn room(&self, state: &mut State, handle: u32, size: u64, span: (u64, u64)) -> Option<u64> {
+        let (start, end) = span;
         let room = state.room_bytes.unwrap_or(u64::MAX);
         let lacking = end.saturating_sub(size).saturating_sub(room);
-        match asked.saturating_sub(lacking) {
-            0 if asked > 0 && self.fault(state, Kind::SetLength) => None,
-            0 => Some(asked),
+        match (end - start).saturating_sub(lacking) {
+            0 if end > start && self.fault(state, Kind::SetLength, handle) => None,
+            0 => Some(end - start),
             granted => Some(granted),
         }
     }
 
     /// Notes a fault and says whether it is to happen.
-    fn fault(&self, state: &mut State, kind: Kind) -> bool {
+    fn fault(&self, state: &mut State, kind: Kind, handle: u32) -> bool {
         // SAFETY: the path is a C string; mode 0 asks for existence.
         let exists = |path: &CString| unsafe { real::access(path.as_ptr(), 0) } == 0;
         if self.lift.as_ref().is_some_and(exists) {
             state.room_bytes = None;
             return false;
         }
-        self.record(state, Kind::Fault, &[&[kind as u8]]);
+        let path = state.path(handle).to_vec();
+        self.record(state, Kind::Fault, &[&[kind as u8], &path]);
         true
     }
 }
 
 impl State {
+    fn path(&self, handle: u32) -> &[u8] {
+        &self.paths[(handle & !APPENDS) as usize - 1]
+    }
+
     /// The files have grown, or shrunk.
     pub fn account(&mut self, before: u64, after: u64) {
         if let Some(room) = &mut self.room_bytes {

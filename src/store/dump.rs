@@ -16,13 +16,33 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 impl PatternStore {
     /// Writes a space as JSON lines. Writers wait while it is spooled to a scratch file in the
-    /// store's directory, not while `out` takes it. O(n log n).
+    /// store's directory, not while `out` takes it. Where the directory has no room for that, they
+    /// wait for `out`: a full disk can still be dumped elsewhere. O(n log n).
     pub fn dump(
         &self,
         space: &SpaceId,
         mode: DumpMode,
         out: &mut dyn Write,
     ) -> Result<(), ReadError> {
+        match self.spool_dump(space, mode) {
+            Ok(mut spool) => {
+                io::copy(&mut spool, out)?;
+            }
+            Err(ReadError::Output(error)) => {
+                tracing::warn!(%error, "no scratch file: writers wait for the reader of the dump");
+                self.view_or_refuse(space, |view| {
+                    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, &mut *out);
+                    write_dump(space, view, mode, &mut writer)?;
+                    Ok(writer.flush()?)
+                })?;
+            }
+            Err(error) => return Err(error),
+        }
+        out.flush()?;
+        Ok(())
+    }
+
+    fn spool_dump(&self, space: &SpaceId, mode: DumpMode) -> Result<Spool, ReadError> {
         let spool = Spool::new(self.home())?;
         let mut spool = self.view_or_refuse(space, |view| {
             let mut writer = BufWriter::with_capacity(BUFFER_BYTES, spool);
@@ -31,9 +51,7 @@ impl PatternStore {
             Ok(spool)
         })?;
         spool.seek(SeekFrom::Start(0))?;
-        io::copy(&mut spool, out)?;
-        out.flush()?;
-        Ok(())
+        Ok(spool)
     }
 }
 

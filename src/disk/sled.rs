@@ -17,6 +17,7 @@ mod compaction;
 mod engine;
 mod home;
 mod live;
+mod nudge;
 mod reserve;
 
 /// The directory format this release reads and writes.
@@ -205,8 +206,9 @@ impl SledDisk {
             self.bytes_live = self.bytes_live_durable;
             tracing::error!(%error, "the store is read-only until it is reopened");
             if matches!(error, DiskError::Io { source, .. } if reserve::is_full(source)) {
-                self.reopen_to_read();
+                reserve::release(&self.home);
             }
+            self.reopen_to_read();
         }
         outcome
     }
@@ -217,7 +219,6 @@ impl SledDisk {
         let Some(engine) = self.engine.take() else { return };
         let path = engine.path.clone();
         drop(engine);
-        reserve::release(&self.home);
         match Engine::open(&self.home, &path, self.cache_bytes, Use::Reading) {
             Ok(engine) => self.engine = Some(engine),
             Err(error) => tracing::error!(%error, "the store cannot even be read"),

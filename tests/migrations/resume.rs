@@ -68,7 +68,6 @@ impl Disk for Dying {
         self.medium.failure()
     }
     fn prepare_compaction(&self) -> Result<Prepared, DiskError> {
-        self.live()?;
         self.medium.prepare_compaction()
     }
     fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {

@@ -9,6 +9,7 @@ use std::thread;
 
 use super::super::{DiskError, OpenError};
 use super::home::{Home, io_error};
+use super::nudge::{self, Nudge};
 use super::{BACKGROUND_FLUSH_MS, LOCK_PAUSE, LOCK_TRIES};
 
 /// Whether the engine may write of its own accord.
@@ -22,6 +23,8 @@ pub(super) enum Use {
 
 /// An open engine and a descriptor of ours on its database file.
 pub(super) struct Engine {
+    /// Gone before `db` is, because it holds another handle of it.
+    nudge: Option<Nudge>,
     /// Taken only when dropped.
     db: Option<sled::Db>,
     pub(super) db_file: File,
@@ -36,10 +39,18 @@ impl Engine {
         cache_bytes: u64,
         purpose: Use,
     ) -> Result<Self, OpenError> {
-        let db = open_engine(home, path, cache_bytes, purpose)?;
+        // Before the engine, because an error of its background sync is told only to those who
+        // have the file open by then.
         let file = path.join("db");
-        let db_file = File::open(&file).map_err(io_error("open", &file))?;
-        Ok(Self { db: Some(db), db_file, path: path.to_owned() })
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let early = path.is_dir().then(|| options.open(&file)).transpose();
+        let early = early.map_err(io_error("open", &file))?;
+        let db = open_engine(home, path, cache_bytes, purpose)?;
+        let db_file = early.map_or_else(|| File::open(&file), Ok);
+        let db_file = db_file.map_err(io_error("open", &file))?;
+        let nudge = Some(Nudge::new(db.clone()));
+        Ok(Self { nudge, db: Some(db), db_file, path: path.to_owned() })
     }
 
     /// Makes the first generation, or completes one whose making was cut short.
@@ -83,11 +94,14 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        // While it is nudged, so that the engine's own last flush finds nothing to wait for.
+        let flushed = guarded("close the engine", || self.db().flush());
+        self.nudge = None;
         let db = self.db.take();
-        let closed = guarded("close the engine", || {
+        let closed = flushed.and(guarded("close the engine", || {
             drop(db);
             Ok(())
-        });
+        }));
         if let Err(error) = closed {
             tracing::warn!(%error, "the engine did not close in order; its log has it all");
         }
@@ -99,7 +113,7 @@ pub(super) fn guarded<T>(
     what: &'static str,
     call: impl FnOnce() -> sled::Result<T>,
 ) -> Result<T, DiskError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match nudge::under_way(|| catch_unwind(AssertUnwindSafe(call))) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(sled::Error::Io(source))) => Err(DiskError::Io { what, source }),
         Ok(Err(error)) => Err(DiskError::Damaged { what, detail: error.to_string() }),

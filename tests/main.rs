@@ -12,6 +12,8 @@ mod cost;
 #[cfg(all(feature = "store", unix))]
 mod crash;
 mod encodings;
+#[cfg(all(feature = "store", target_os = "linux"))]
+mod faults;
 mod golden;
 #[cfg(feature = "store")]
 mod held;

@@ -57,7 +57,7 @@ fn live() -> Vec<Event> {
         if let Some(at) = kill_at {
             child.env("SHIM_KILL_AT", at.to_string());
         }
-        let output = child.output().unwrap();
+        let output = shim::output(child);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.signal(), kill_at.map(|_| 9), "life {life}: {said}");
         assert!(kill_at.is_some() || output.status.success(), "life {life}: {said}");

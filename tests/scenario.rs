@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use consilience::pattern::{Content, EpisodeId, Observation, PatternId, Ratio};
-use consilience::store::{DumpMode, OpenError, PatternStore, ReadError, Space, WriteError};
+use consilience::store::{
+    DumpMode, OpenError, PatternStore, PatternView, ReadError, Space, WriteError,
+};
 use consilience::sync::Chance;
 
 pub const SPACES: [&str; 2] = ["one", "two"];
@@ -25,9 +27,17 @@ pub struct Scenario {
 
 impl Scenario {
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        let store = PatternStore::open(dir)?;
+        PatternStore::open(dir).map(Self::of)
+    }
+
+    /// What the same writes come to where nothing fails.
+    pub fn in_memory() -> Self {
+        Self::of(PatternStore::in_memory().unwrap())
+    }
+
+    fn of(store: PatternStore) -> Self {
         let spaces = SPACES.map(|name| store.space(name).unwrap());
-        Ok(Self { store, spaces })
+        Self { store, spaces }
     }
 
     /// The write of this number: the same number is the same write.
@@ -57,6 +67,17 @@ impl Scenario {
             format!("{}:{}:{knowledge:016x}", space.root(), space.len())
         });
         each.join(" ")
+    }
+
+    /// Every pattern as a program reads it: equal wherever the same writes were taken.
+    pub fn views(&self) -> Result<Vec<PatternView>, ReadError> {
+        let mut views = Vec::new();
+        for space in &self.spaces {
+            for view in space.iter()? {
+                views.push(view?);
+            }
+        }
+        Ok(views)
     }
 
     /// Everything in every space there is, as text.

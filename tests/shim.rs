@@ -94,10 +94,10 @@ fn library() -> &'static Path {
 /// A scratch directory, in memory where the system has that: the log is the disk under test.
 pub fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        if let Ok(dir) = tempfile::tempdir_in(memory) {
-            return dir;
-        }
+    if memory.is_dir()
+        && let Ok(dir) = tempfile::tempdir_in(memory)
+    {
+        return dir;
     }
     tempfile::tempdir().unwrap()
 }
@@ -119,15 +119,18 @@ pub fn output(mut command: Command) -> Output {
     command.stdout(said[0].try_clone().unwrap()).stderr(said[1].try_clone().unwrap());
     let mut child = command.spawn().unwrap();
     let start = Instant::now();
-    let (mut status, mut hung) = (None, "");
-    while status.is_none() {
-        std::thread::park_timeout(PAUSE);
-        status = child.try_wait().unwrap();
-        if status.is_none() && start.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            (status, hung) = (Some(child.wait().unwrap()), "\nit hung and was killed\n");
+    let mut hung = "";
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
         }
-    }
+        if start.elapsed() > PATIENCE {
+            hung = "\nit hung and was killed\n";
+            child.kill().unwrap();
+            break child.wait().unwrap();
+        }
+        std::thread::park_timeout(PAUSE);
+    };
     let read = |file: &mut File| {
         let mut text = Vec::new();
         file.rewind().and_then(|()| file.read_to_end(&mut text)).unwrap();
@@ -135,7 +138,7 @@ pub fn output(mut command: Command) -> Output {
     };
     let (stdout, mut stderr) = (read(&mut said[0]), read(&mut said[1]));
     stderr.extend_from_slice(hung.as_bytes());
-    Output { status: status.expect("the loop ends with one"), stdout, stderr }
+    Output { status, stdout, stderr }
 }
 
 /// All records of a log.

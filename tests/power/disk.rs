@@ -110,7 +110,7 @@ impl<'a> Disk<'a> {
                 self.edit(dir, vec![(name, None)]);
             }
             Event::Mkdir(path) => self.make(path, Node::Dir(DirNode::default())),
-            Event::Ack(_) | Event::Fault => {}
+            Event::Ack(_) | Event::Fault { .. } => {}
         }
     }
 
@@ -273,24 +273,15 @@ impl FileNode<'_> {
 
     /// One of the contents that a power cut may leave.
     fn survivor(&self, chance: &mut Chance) -> Vec<u8> {
-        let mut pick = |from: &[usize]| {
-            // All and none are as likely as everything between them.
-            let at = usize::try_from(chance.below(from.len() as u64 + 1)).unwrap();
-            match chance.below(3) {
-                0 => 0,
-                1 => from.last().copied().unwrap_or(0),
-                _ => at.checked_sub(1).map_or(0, |at| from[at]),
-            }
-        };
         let all: Vec<usize> = (1..=self.pending.len()).collect();
-        let length = self.as_of(pick(&all)).len();
+        let length = self.as_of(pick(&all, chance)).len();
         let mut versions: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
         for (page, changes) in self.touched() {
             let start = page * PAGE_BYTES;
-            let is_torn = pick(&(1..TORN as usize * 3).collect::<Vec<_>>()) == 1;
+            let is_torn = chance.below(TORN) == 0;
             let step = if is_torn { SECTOR_BYTES } else { PAGE_BYTES };
             for from in (start..start + PAGE_BYTES).step_by(step) {
-                versions.entry(pick(&changes)).or_default().push((from, from + step));
+                versions.entry(pick(&changes, chance)).or_default().push((from, from + step));
             }
         }
         let mut bytes = self.certain.clone();
@@ -312,5 +303,15 @@ impl FileNode<'_> {
         }
         bytes.truncate(length);
         bytes
+    }
+}
+
+/// One of the numbers, or 0 for none of them. All and none are as likely as everything between.
+fn pick(from: &[usize], chance: &mut Chance) -> usize {
+    let at = usize::try_from(chance.below(from.len() as u64 + 1)).unwrap();
+    match chance.below(3) {
+        0 => 0,
+        1 => from.last().copied().unwrap_or(0),
+        _ => at.checked_sub(1).map_or(0, |at| from[at]),
     }
 }

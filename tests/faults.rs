@@ -77,6 +77,7 @@ fn child() {
 impl Trial {
     /// Opens the store and writes until so many writes are acknowledged or one fails.
     fn live(&mut self, until: u64, opening: Opening) {
+        let before = self.faults_of_database();
         let scenario = match Scenario::open(&self.dir) {
             Ok(scenario) => scenario,
             Err(error) => {
@@ -87,7 +88,6 @@ impl Trial {
             }
         };
         self.assert_told(&scenario);
-        let before = self.faults_of_database();
         while self.told < until {
             if self.told == STEPS {
                 self.filler.iter().for_each(|path| fill(path));

@@ -6,7 +6,9 @@ mod plan;
 mod row;
 mod run;
 
-use crate::disk::{Disk, DiskError, Overlay};
+use std::ops::ControlFlow;
+
+use crate::disk::{Batch, Disk, DiskError, Overlay};
 
 pub use group::Old;
 pub use plan::{Count, FamilyPlan, Plan, StepPlan, StepState, plan};
@@ -200,6 +202,29 @@ pub fn mark(rows: &mut Overlay<'_>) -> Result<(), DiskError> {
         rows.put(row::FORMAT_ROW, row::Mark::Settled(FORMAT).encode());
     }
     Ok(())
+}
+
+/// Marks a store of [`FORMAT`] that has lost its mark. True iff it had. Whoever calls this knows
+/// from elsewhere which format the rows are of; refused where a step may have been under way.
+pub fn mark_anew(disk: &mut dyn Disk) -> Result<bool, MigrationError> {
+    let lost = match row::read(disk, &LEDGER) {
+        Ok(_) => return Ok(false),
+        Err(lost @ (MigrationError::Unreadable | MigrationError::Unmarked)) => lost,
+        Err(error) => return Err(error),
+    };
+    let mut is_moving = false;
+    disk.scan(&[group::STAGED], None, &mut |_, _| {
+        is_moving = true;
+        ControlFlow::Break(())
+    })?;
+    if is_moving {
+        return Err(lost);
+    }
+    let mut batch = Batch::default();
+    batch.put(row::FORMAT_ROW, row::Mark::Settled(FORMAT).encode());
+    disk.commit(&batch)?;
+    disk.flush()?;
+    Ok(true)
 }
 
 fn hex(key: &[u8]) -> String {

@@ -136,7 +136,7 @@ fn whatever_row_is_damaged_lost_or_older_than_the_others_comes_back_and_a_peer_l
     let expected = values(&world.hosts[1]);
     let keys: BTreeSet<&Vec<u8>> = sound.keys().chain(before.keys()).collect();
     let (mut opened, mut refused) = (0, 0);
-    for key in keys.into_iter().filter(|key| key[0] != b'm') {
+    for key in keys {
         for blow in [Blow::Flip, Blow::Lose, Blow::FallBack, Blow::RecordFallsBack] {
             for repairs in [true, false] {
                 let Some(after) = struck(&sound, &before, key, blow) else { continue };

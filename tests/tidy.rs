@@ -224,7 +224,8 @@ fn quoted_len(rest: &str) -> usize {
 /// `code_only` without the items that exist in tests alone.
 fn product_code(path: &str, text: &str) -> String {
     // A module of its own that only tests compile.
-    if path.ends_with("/tests.rs") || path.ends_with("_tests.rs") {
+    let is_below = path.starts_with("src/") && path.contains("/tests/");
+    if is_below || path.ends_with("/tests.rs") || path.ends_with("_tests.rs") {
         return String::new();
     }
     let mut code = code_only(text);

@@ -3,6 +3,7 @@
 
 use super::StartError;
 use crate::disk::{Batch, Disk, Overlay};
+use crate::migrations;
 use crate::pattern::{KeyHash, ReplicaId, SpaceId};
 use crate::replica::{Replica, Trust};
 use crate::table::{self, Finding, Lost, Table, TableError};
@@ -63,14 +64,21 @@ impl Mended {
 pub struct Repaired {
     /// By space.
     pub spaces: Vec<Mended>,
+    /// The row that names the format was lost, and is there again.
+    pub marked: bool,
     /// Rows of spaces whose name is lost, and with it all use of them.
     pub orphans: u64,
 }
 
 /// Repairs a store whose rows the disk can read, space by space. It may be stopped and repeated.
-/// O(bytes).
+/// Whoever calls this knows that the rows are of this release's format or an older one. O(bytes).
 pub fn repair(disk: &mut dyn Disk, holes: Holes) -> Result<Repaired, StartError> {
-    let mut repaired = Repaired::default();
+    let mut repaired = Repaired { marked: migrations::mark_anew(disk)?, ..Repaired::default() };
+    migrations::migrate(disk)?;
+    change(disk, |rows| {
+        table::mend_replica_id(rows);
+        Ok(())
+    })?;
     let numbers = table::space_numbers(&Overlay::new(disk, &Batch::default()))?;
     for number in numbers {
         let mut found = None;

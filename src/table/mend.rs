@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::audit::Finding;
-use super::keys::{Family, account_key, content_key, references_key, space_key, want_key};
+use super::keys::{
+    Family, META_REPLICA, account_key, content_key, references_key, space_key, want_key,
+};
 use super::rows::{Sealed, TableError, unseal};
 use super::space::{Table, catalogue, read_descriptor};
 use crate::disk::{DiskError, Overlay};
@@ -67,6 +69,13 @@ pub fn mend_descriptor(rows: &mut Overlay<'_>, number: u32) -> Result<Option<Tab
         }
     }
     Ok(None)
+}
+
+/// Drops the row that names this replica if it is damaged: the next open takes a new name.
+pub fn mend_replica_id(rows: &mut Overlay<'_>) {
+    if rows.read(META_REPLICA).is_err() {
+        rows.delete(META_REPLICA);
+    }
 }
 
 /// Up to `limit` rows of a space of whatever family, for a space that has lost its name.

@@ -11,8 +11,10 @@ use std::process::{Command, Output};
 
 use consilience::engine::StartError;
 use consilience::host::StepError;
+use consilience::migrations::MigrationError;
 use consilience::pattern::SpaceId;
 use consilience::store::{OpenError, WriteError};
+use consilience::table::TableError;
 
 use crate::scenario::Scenario;
 use crate::shim::{self, Event};
@@ -160,7 +162,11 @@ fn is_of_the_medium(error: &OpenError) -> bool {
     matches!(
         error,
         OpenError::Disk(Disk::Io { .. } | Disk::Damaged { .. })
-            | OpenError::Start(StartError::Disk(_))
+            | OpenError::Start(
+                StartError::Disk(_)
+                    | StartError::Format(MigrationError::Disk(_))
+                    | StartError::Table(TableError::Disk(_))
+            )
     )
 }
 

@@ -36,7 +36,7 @@ fn migrate_says_that_there_is_nothing_to_do_or_why_it_cannot_be_done() {
         assert!(said.contains("of format 1, which this release writes"), "{said}");
     }
     let status: Value = serde_json::from_slice(&ok(&at("current"), &["status"])).unwrap();
-    assert_eq!(status["spaces"].as_array().unwrap().len(), 2);
+    assert_eq!(status["spaces"].as_array().unwrap().len(), 5);
 
     let cases: [(&str, Option<&[u8]>, i32, &str); 4] = [
         ("older", Some(&number(0)), 12, "no step from it"),

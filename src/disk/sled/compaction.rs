@@ -113,7 +113,8 @@ impl SledDisk {
         let bytes_before = self.engine()?.bytes();
         let path = self.home.path_of(next);
         let opened = Engine::open(&self.home, &path, self.cache_bytes, Use::Writing);
-        let engine = opened.map_err(disk_error).inspect_err(|_| self.home.delete(next))?;
+        let opened = opened.map_err(disk_error).and_then(|engine| is_the(prepared, engine));
+        let engine = opened.inspect_err(|_| self.home.delete(next))?;
         self.move_to(next, engine)?;
         (self.bytes_live, self.bytes_live_durable) = (prepared.rows.bytes, prepared.rows.bytes);
         stop_here("after the switch");
@@ -140,6 +141,15 @@ impl SledDisk {
         self.home.delete(old);
         Ok(())
     }
+}
+
+/// The engine opens files it cannot read as a new store: what was prepared has its count.
+fn is_the(prepared: &Prepared, copy: Engine) -> Result<Engine, DiskError> {
+    if live::read(&copy)? == Some(prepared.rows.bytes) {
+        return Ok(copy);
+    }
+    let detail = "it does not hold what was written".to_owned();
+    Err(DiskError::Damaged { what: "move to a compacted copy", detail })
 }
 
 /// Writes rows in key order so that each page ends up whole in one place of the log.

@@ -215,6 +215,7 @@ fn a_damaged_copy_is_never_moved_to() {
     let dir = hundred_rows();
     let disk = open(dir.path());
     let path = dir.path().join("gen-2");
+    fs::create_dir(&path).unwrap();
     let rows = disk.copy_rows(&path).unwrap();
     {
         let copy = disk.open_copy(&path).unwrap();

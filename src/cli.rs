@@ -12,6 +12,7 @@ mod demo;
 mod look;
 mod migrate;
 mod output;
+mod repair;
 #[cfg(feature = "net")]
 mod serve;
 mod source;
@@ -96,6 +97,8 @@ enum Verb {
     Verify(look::SourceArgument),
     /// Bring a stopped store to this release's disk format, as opening it does.
     Migrate(migrate::MigrateArguments),
+    /// Repair a stopped store: what cannot be read is marked, and comes back from peers.
+    Repair(repair::RepairArguments),
     /// Take back citations of a pattern.
     Retract(change::RetractArguments),
     /// Remove patterns.
@@ -156,6 +159,7 @@ impl Verb {
             Self::Diff(arguments) => compare::diff(common, arguments, out),
             Self::Verify(source) => look::verify(common, source, out),
             Self::Migrate(arguments) => migrate::migrate(common, arguments, out),
+            Self::Repair(arguments) => repair::repair(common, arguments, out),
             Self::Retract(arguments) => change::retract(common, arguments, out),
             Self::Remove(arguments) => change::remove(common, arguments, out),
             #[cfg(feature = "net")]

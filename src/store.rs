@@ -12,6 +12,7 @@ mod migration;
 mod network;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks the rest"))]
 mod query;
+mod repair;
 mod space;
 mod spool;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub(crate) use query::LoadKind;
 #[cfg(feature = "cli")]
 pub(crate) use query::SPACE_DEFAULT;
 pub(crate) use query::{Fault, Input, Query, Verdict, answer};
+pub use repair::{Claim, Holes, Mended, RepairReport, Repaired};
 pub use space::{Applied, PatternView, Patterns, Space};
 pub use verify::VerifyReport;
 

@@ -11,6 +11,8 @@ mod convergence;
 mod cost;
 #[cfg(all(feature = "store", unix))]
 mod crash;
+#[cfg(feature = "store")]
+mod damage;
 mod encodings;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod faults;

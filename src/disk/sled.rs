@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use self::engine::{Engine, Use, guarded};
 use self::home::{Found, Home, create_dir_synced};
+use self::live::Age;
 use super::{
     Batch, Compacted, Disk, DiskError, OpenError, OpenMode, Prepared, RESERVED, Visit, Write,
     first_bound, row_bytes, scan_through,
@@ -19,6 +20,9 @@ mod home;
 mod live;
 mod nudge;
 mod reserve;
+mod salvage;
+
+pub use salvage::Salvage;
 
 /// The directory format this release reads and writes.
 pub const FORMAT: &str = "1";
@@ -97,12 +101,12 @@ impl SledDisk {
         let lock = home.lock()?;
         // Again under the lock, because another process may have made the store meanwhile.
         let found = home.look()?;
-        let made = match found {
+        let new = match found {
             Found::Nothing => Some(Engine::make(&home, cache_bytes)?),
             Found::Store { .. } => None,
         };
         let generation = home.current()?;
-        let (opened, health) = match open_to_write(&home, made, cache_bytes) {
+        let (opened, health) = match open_to_write(&home, new, cache_bytes) {
             Err(OpenError::Io { source, .. })
                 if reserve::is_full(&source) && found != Found::Nothing =>
             {
@@ -321,13 +325,16 @@ fn open_to_write(
     cache_bytes: u64,
 ) -> Result<(Engine, u64), OpenError> {
     let is_new = made.is_some();
+    let age = if is_new { Age::New } else { Age::Old };
     let engine = match made {
         Some(engine) => engine,
         None => Engine::open(home, &home.generation()?, cache_bytes, Use::Writing)?,
     };
     home.sync_generation(&engine.path)?;
-    let bytes_live = live::read_or_count(home, &engine, Use::Writing)?;
+    let bytes_live = live::read_or_count(home, &engine, Use::Writing, age)?;
     if is_new {
+        // A store without a row of its own is taken for damaged from here on.
+        engine.flush().map_err(|error| home.damaged(error.to_string()))?;
         home.write_format()?;
     }
     reserve::make(home)?;
@@ -337,7 +344,7 @@ fn open_to_write(
 /// Opens the generation in use and writes nothing, as far as the engine can be told.
 fn open_to_read(home: &Home, cache_bytes: u64) -> Result<(Engine, u64), OpenError> {
     let engine = Engine::open(home, &home.generation()?, cache_bytes, Use::Reading)?;
-    let bytes_live = live::read_or_count(home, &engine, Use::Reading)?;
+    let bytes_live = live::read_or_count(home, &engine, Use::Reading, Age::Old)?;
     Ok((engine, bytes_live))
 }
 

@@ -160,7 +160,7 @@ fn is_the(prepared: &Prepared, copy: Engine) -> Result<Engine, DiskError> {
 /// order, each keeps nine of its rows when it splits. One more change of each of them uses the
 /// nine up, so the first real value writes the full image and the other eight follow it. What is
 /// dead thereafter is keys only.
-fn write_densely(copy: &Engine, rows: &[Row]) -> Result<(), DiskError> {
+pub(super) fn write_densely(copy: &Engine, rows: &[Row]) -> Result<(), DiskError> {
     let db = copy.db();
     for shape in [&b""[..], b"-"] {
         for (key, _) in rows {

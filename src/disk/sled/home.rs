@@ -71,6 +71,11 @@ impl Home {
         if text.lines().next() != Some(MAGIC) {
             return Err(OpenError::NotAStore { dir: self.dir.clone() });
         }
+        // Everything is said twice, so that a lost bit makes no other format of ours.
+        let (text, again) = text.split_at_checked(text.len() / 2).unwrap_or_default();
+        if text != again {
+            return Err(self.damaged("FORMAT"));
+        }
         let field = |name| {
             let mut values = text.lines().filter_map(|line| line.split_once(' '));
             values.find(|(found, _)| *found == name).map(|(_, value)| value)
@@ -212,7 +217,7 @@ impl Home {
     pub(super) fn write_format(&self) -> Result<(), OpenError> {
         self.replace("FORMAT", |metadata| {
             let mark = mark(metadata);
-            format!("{MAGIC}\nformat {FORMAT}\nengine {ENGINE}\ninstance {mark}\n")
+            format!("{MAGIC}\nformat {FORMAT}\nengine {ENGINE}\ninstance {mark}\n").repeat(2)
         })
     }
 

@@ -10,6 +10,7 @@ use super::scan_engine;
 
 /// Hidden rows besides the count. The engine rewrites a page after ten changes of it, so the count
 /// must not share one with rows of a store: a page splits beyond 16 rows and keeps its first 9.
+/// Measured on single durable upserts of 0.5 KiB: 2.7 KB written each, and 5.4 KB without these.
 const PADDING_ROWS: u8 = 16;
 
 /// Adds the count to a batch.
@@ -38,16 +39,38 @@ pub(super) fn read(engine: &Engine) -> Result<Option<u64>, DiskError> {
     Ok(row.and_then(|row| (*row).try_into().ok()).map(u64::from_le_bytes))
 }
 
-/// The count, by one scan where there is none yet; that is then written down.
-pub(super) fn read_or_count(home: &Home, engine: &Engine, purpose: Use) -> Result<u64, OpenError> {
+/// Whether the files of an engine were made a moment ago.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Age {
+    New,
+    Old,
+}
+
+/// The count, by one scan where there is none yet; that is then written down. The engine opens
+/// files that it cannot read as a new store: an old one without any row is damaged.
+pub(super) fn read_or_count(
+    home: &Home,
+    engine: &Engine,
+    purpose: Use,
+    age: Age,
+) -> Result<u64, OpenError> {
     let outcome = read(engine).and_then(|count| match count {
         Some(count) => Ok(count),
+        None if age == Age::Old && is_empty(engine)? => Err(DiskError::Damaged {
+            what: "open the engine",
+            detail: "it takes its files for those of a new store".to_owned(),
+        }),
         None => count_rows(engine, purpose),
     });
     outcome.map_err(|error| match error {
         DiskError::Io { what, source } => io_error(what, &engine.path)(source),
         error => home.damaged(error.to_string()),
     })
+}
+
+fn is_empty(engine: &Engine) -> Result<bool, DiskError> {
+    let first = guarded("read the first row", || engine.db().iter().next().transpose())?;
+    Ok(first.is_none())
 }
 
 fn count_rows(engine: &Engine, purpose: Use) -> Result<u64, DiskError> {

@@ -269,7 +269,7 @@ fn a_second_open_is_refused_and_names_the_holder() {
 fn a_store_of_another_format_or_engine_is_refused_and_left_untouched() {
     for lines in ["format 2\nengine sled-0.34", "format 1\nengine other-9"] {
         let dir = tempfile::tempdir().unwrap();
-        let text = format!("consilience-store\n{lines}\ninstance 1:1\n");
+        let text = format!("consilience-store\n{lines}\ninstance 1:1\n").repeat(2);
         fs::write(dir.path().join("FORMAT"), &text).unwrap();
         let error = refusal(dir.path(), OpenMode::Create);
         assert!(matches!(error, OpenError::OtherFormat { .. }), "{error}");

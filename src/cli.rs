@@ -6,6 +6,7 @@
 //! 14 refused.
 
 mod change;
+mod compact;
 mod compare;
 #[cfg(feature = "net")]
 mod demo;
@@ -97,6 +98,8 @@ enum Verb {
     Verify(look::SourceArgument),
     /// Bring a stopped store to this release's disk format, as opening it does.
     Migrate(migrate::MigrateArguments),
+    /// Rewrite the store so that it takes less space.
+    Compact(compact::CompactArguments),
     /// Repair a stopped store: what cannot be read is marked, and comes back from peers.
     Repair(repair::RepairArguments),
     /// Take back citations of a pattern.
@@ -159,6 +162,7 @@ impl Verb {
             Self::Diff(arguments) => compare::diff(common, arguments, out),
             Self::Verify(source) => look::verify(common, source, out),
             Self::Migrate(arguments) => migrate::migrate(common, arguments, out),
+            Self::Compact(arguments) => compact::compact(common, arguments, out),
             Self::Repair(arguments) => repair::repair(common, arguments, out),
             Self::Retract(arguments) => change::retract(common, arguments, out),
             Self::Remove(arguments) => change::remove(common, arguments, out),

@@ -4,12 +4,13 @@
 mod queue;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::disk::Disk;
+use crate::disk::{Compacted, Disk, DiskError};
 use crate::host::{Host, Input, Reply, StepError};
 pub use crate::host::{ReplicaChoice, StartError};
 use crate::pattern::{Shape, SpaceId, Write, WriteReport};
@@ -35,6 +36,10 @@ pub enum WriteError {
     /// The disk failed; the store is read-only from here on.
     #[error("make the write durable: {0}; what was acknowledged before is intact")]
     Disk(String),
+    /// The disk could not be rewritten. No row has changed; the store goes on as it was, unless it
+    /// says that it has failed.
+    #[error("compact the store: {0}")]
+    Compaction(String),
     /// The engine has stopped.
     #[error("write: the store is closed")]
     Closed,
@@ -49,7 +54,12 @@ pub struct EngineOptions {
     pub replica: ReplicaChoice,
     /// What time it is.
     pub clock: Arc<dyn Fn() -> Millis + Send + Sync>,
+    /// A disk of fewer bytes is never compacted by itself.
+    pub compaction_floor_bytes: u64,
 }
+
+/// [`EngineOptions::compaction_floor_bytes`] unless told otherwise.
+pub const COMPACTION_FLOOR_BYTES: u64 = 64 << 20;
 
 type Outlet = Box<dyn Fn(Vec<NetOutput>) + Send + Sync>;
 type Answer = Result<Reply, WriteError>;
@@ -60,6 +70,13 @@ struct Job {
     input: Input,
     answer: Option<SyncSender<Answer>>,
     report: Option<Waiter>,
+    compaction: Option<SyncSender<Result<Compacted, WriteError>>>,
+}
+
+impl Job {
+    fn new(input: Input) -> Self {
+        Self { input, answer: None, report: None, compaction: None }
+    }
 }
 
 struct Shared {
@@ -70,6 +87,8 @@ struct Shared {
     watchers: Mutex<Vec<SyncSender<()>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     clock: Arc<dyn Fn() -> Millis + Send + Sync>,
+    /// A compaction is looked for beyond so many bytes on disk.
+    compact_beyond_bytes: AtomicU64,
 }
 
 /// A running store. Clones share it.
@@ -92,6 +111,7 @@ impl Engine {
             watchers: Mutex::new(Vec::new()),
             thread: Mutex::new(None),
             clock: options.clock,
+            compact_beyond_bytes: AtomicU64::new(options.compaction_floor_bytes),
         });
         let runner = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -104,7 +124,7 @@ impl Engine {
 
     fn ask(&self, input: Input) -> Answer {
         let (answer, reply) = sync_channel(1);
-        let job = Job { input, answer: Some(answer), report: None };
+        let job = Job { answer: Some(answer), ..Job::new(input) };
         self.0.queue.push_or_wait(job).map_err(|_| WriteError::Closed)?;
         reply.recv().map_err(|_| WriteError::Closed)?
     }
@@ -132,7 +152,7 @@ impl Engine {
 
     /// Reads under the gate: only what is durable is visible, and no write happens meanwhile.
     pub fn read<T>(&self, look: impl FnOnce(&Host) -> T) -> T {
-        look(&self.0.host.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.0.looking())
     }
 
     /// A session with this peer now, in every space or one; the reports come as they end. The
@@ -142,11 +162,20 @@ impl Engine {
         let (report, reports) = sync_channel(all.len().max(1));
         for space in all.into_iter().filter(|one| space.is_none_or(|only| only == one)) {
             let input = Input::Sync(space, peer);
-            let job = Job { input, answer: None, report: Some(report.clone()) };
+            let job = Job { report: Some(report.clone()), ..Job::new(input) };
             // A closed queue drops the job and with it the sender.
             let _ = self.0.queue.push_or_wait(job);
         }
         reports
+    }
+
+    /// Rewrites the disk densely. Writers wait until it is done, readers only for the move at the
+    /// end. O(bytes).
+    pub fn compact(&self) -> Result<Compacted, WriteError> {
+        let (answer, reply) = sync_channel(1);
+        let job = Job { compaction: Some(answer), ..Job::new(Input::Tick) };
+        self.0.queue.push_or_wait(job).map_err(|_| WriteError::Closed)?;
+        reply.recv().map_err(|_| WriteError::Closed)?
     }
 
     /// A signal after every commit that changed something; a full channel is not waited for.
@@ -177,8 +206,7 @@ fn written(reply: Reply) -> WriteReport {
 
 impl Core for Engine {
     fn submit(&self, input: NetInput) {
-        let job = Job { input: Input::Net(input), answer: None, report: None };
-        self.0.queue.push(job);
+        self.0.queue.push(Job::new(Input::Net(input)));
     }
 
     fn attach(&self, outlet: Outlet) {
@@ -213,8 +241,9 @@ impl Shared {
     fn work(&self, jobs: Vec<Job>) -> bool {
         let mut host = self.host.write().unwrap_or_else(PoisonError::into_inner);
         let now = (self.clock)();
-        let mut answers = Vec::new();
+        let (mut answers, mut compactions) = (Vec::new(), Vec::new());
         for job in jobs {
+            compactions.extend(job.compaction);
             let with = match &job.input {
                 Input::Sync(space, peer) => Some((space.clone(), *peer)),
                 _ => None,
@@ -247,7 +276,47 @@ impl Shared {
             Ok(outputs) => self.release(outputs),
             Err(error) => tracing::error!(%error, "the store is read-only"),
         }
+        self.compact_if_due(compactions);
         eager
+    }
+
+    /// This thread is the only one that writes, so nothing is committed between the two halves.
+    fn compact(&self) -> Result<Compacted, DiskError> {
+        let prepared = self.looking().prepare_compaction()?;
+        let mut host = self.host.write().unwrap_or_else(PoisonError::into_inner);
+        host.finish_compaction(prepared)
+    }
+
+    fn looking(&self) -> RwLockReadGuard<'_, Host> {
+        self.host.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compact_if_due(&self, asked: Vec<SyncSender<Result<Compacted, WriteError>>>) {
+        let beyond = self.compact_beyond_bytes.load(Ordering::Relaxed);
+        let host = self.looking();
+        let (usage, is_sound) = (host.usage(), host.failure().is_none());
+        drop(host);
+        if asked.is_empty() && !(is_sound && usage.is_due(beyond)) {
+            return;
+        }
+        let outcome = self.compact();
+        match &outcome {
+            Ok(done) => tracing::info!(?done, "compacted"),
+            Err(error) => {
+                // Not again before there is a quarter more to win.
+                let later = usage.on_disk + usage.on_disk / 4;
+                self.compact_beyond_bytes.fetch_max(later, Ordering::Relaxed);
+                tracing::warn!(%error, "the store was not compacted, and goes on as it is");
+            }
+        }
+        for sender in asked {
+            let answer = match &outcome {
+                Ok(done) => Ok(*done),
+                Err(error) => Err(WriteError::Compaction(error.to_string())),
+            };
+            // A caller that has gone away needs no answer.
+            let _ = sender.send(answer);
+        }
     }
 
     fn release(&self, outputs: Vec<Output>) {

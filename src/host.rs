@@ -1,6 +1,7 @@
 //! All spaces of one node over one disk: steps are staged, committed together, then released.
 //! It must never know a thread or a clock; whoever drives it hands both in.
 
+mod compaction;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use crate::port::{NetInput, NetOutput, Peer, SessionId, SpaceTag, Verdict};
 use crate::replica::{Absorb, Output, Replica, Trust, View};
 use crate::sync::{Chance, Millis};
 use crate::table::{self, Lost, TableError};
+pub use compaction::Usage;
 pub use repair::{Claim, Holes, Mended, Repaired, repair};
 
 /// Damaged records and contents one step may run into before it is given up.
@@ -144,12 +146,14 @@ impl Host {
             replicas.insert(id, replica);
         }
         let batch = rows.into_batch();
-        if !batch.is_empty() {
+        // A disk without space serves what it holds; what opening would write is then left for later.
+        let failure = disk.failure();
+        if !batch.is_empty() && failure.is_none() {
             disk.commit(&batch)?;
             disk.flush()?;
         }
         let (tags, peers) = (BTreeMap::new(), BTreeMap::new());
-        let (staged, outputs, touched, failure) = (empty, Vec::new(), BTreeSet::new(), None);
+        let (staged, outputs, touched) = (empty, Vec::new(), BTreeSet::new());
         Ok(Self { disk, replicas, tags, me, chance, staged, outputs, peers, touched, failure })
     }
 

@@ -29,14 +29,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::disk::memory::MemoryDisk;
 use crate::disk::sled::SledDisk;
 use crate::disk::{Disk, OpenMode};
-use crate::engine::{Engine, EngineOptions, ReplicaChoice, StartError};
+use crate::engine::{COMPACTION_FLOOR_BYTES, Engine, EngineOptions, ReplicaChoice, StartError};
 use crate::migrations::MigrationError;
 use crate::pattern::{Encoding, IdError, ReplicaId, Shape, SpaceId, Write, WriteReport};
 use crate::sync::Millis;
 use crate::table::TableError;
 
 pub use crate::codec::dump::{DumpError, DumpMode};
+pub use crate::disk::Compacted;
 pub use crate::engine::WriteError;
+pub use crate::host::Usage;
 #[cfg(all(unix, any(feature = "cli", test)))]
 pub(crate) use control::Client;
 #[cfg(unix)]
@@ -207,8 +209,12 @@ impl PatternStore {
     ) -> Result<Self, OpenError> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(OpenError::Random)?;
-        let options =
-            EngineOptions { seed: u64::from_le_bytes(seed), replica, clock: Arc::new(now) };
+        let options = EngineOptions {
+            seed: u64::from_le_bytes(seed),
+            replica,
+            clock: Arc::new(now),
+            compaction_floor_bytes: COMPACTION_FLOOR_BYTES,
+        };
         let inner = Inner {
             engine: Engine::start(disk, options)?,
             home,
@@ -270,6 +276,19 @@ impl PatternStore {
         self.inner.engine.create_space_as(space, shape)?;
         self.serve_space(space);
         Ok(())
+    }
+
+    /// What the store takes up on disk, and how much of it is live.
+    pub fn usage(&self) -> Usage {
+        self.inner.engine.read(crate::host::Host::usage)
+    }
+
+    /// Rewrites the store densely, beside what is there, and moves over; a crash at any moment
+    /// leaves one or the other. Writers wait meanwhile, readers only for the move. It happens by
+    /// itself once a store of more than 64 MiB takes four times its live bytes. Needs as much free
+    /// space as the live bytes take, twice over. O(bytes).
+    pub fn compact(&self) -> Result<Compacted, WriteError> {
+        self.inner.engine.compact()
     }
 
     /// Stops the network and the writer; what was acknowledged is durable anyway. Later writes are

@@ -34,5 +34,7 @@ mod repair;
 mod scenario;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod shim;
+#[cfg(feature = "store")]
+mod space;
 mod wire;
 mod world;

@@ -27,6 +27,8 @@ const LIVES: [Option<u64>; 9] =
 /// Enough for many moments of each kind; `CONSILIENCE_KILLS` sets another number.
 const CUTS: usize = 120;
 const CUTS_WITHOUT_A_GUARD: usize = 30;
+/// Steps from one compaction to the next.
+const COMPACTED_EVERY: u64 = 11;
 
 /// One life: opens the store, works, and says after every return what it has been promised.
 #[test]
@@ -42,6 +44,9 @@ fn child() {
     acks.write_all(scenario.standing().as_bytes()).unwrap();
     for step in 0..STEPS_OF_A_LIFE {
         scenario.step(life * STEPS_OF_A_LIFE + step).unwrap();
+        if step % COMPACTED_EVERY == COMPACTED_EVERY - 1 {
+            scenario.store.compact().unwrap();
+        }
         acks.write_all(scenario.standing().as_bytes()).unwrap();
     }
 }

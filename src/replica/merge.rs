@@ -205,8 +205,15 @@ impl Replica {
 
     /// A fresh event of ours. An actor is taken at the first one and kept in RAM only.
     pub(super) fn next_dot(&mut self) -> Dot {
-        let chance = &mut self.chance;
-        let actor = *self.actor.get_or_insert_with(|| Actor(chance.draw()));
+        let (chance, knowledge) = (&mut self.chance, &self.knowledge);
+        // A seed that comes again, which it never should, must not bring back an actor.
+        let mut fresh = || loop {
+            let actor = Actor(chance.draw());
+            if knowledge.get(actor) == 0 {
+                return actor;
+            }
+        };
+        let actor = *self.actor.get_or_insert_with(&mut fresh);
         self.counter += 1;
         Dot::new(actor, self.counter)
     }

@@ -1,6 +1,7 @@
 //! Every question a store answers, once: the same over the control socket and in one's own process.
 //! It must never know who asks, nor print anything for people.
 
+mod compact;
 mod edit;
 mod look;
 #[cfg(feature = "net")]
@@ -34,6 +35,8 @@ pub(crate) enum Query {
     Dump { space: String, values: bool },
     /// A row for each space checked.
     Verify { space: Option<String> },
+    /// Makes the store take less space, or only says what it takes.
+    Compact { dry_run: bool },
     /// A row of id and digest for each pattern.
     Digests { space: String },
     /// Takes the input; a row for each space.
@@ -261,6 +264,7 @@ pub(crate) fn answer(
             Ok(Verdict::Yes)
         }
         Query::Verify { space } => look::verify(store, space.as_deref(), out),
+        Query::Compact { dry_run } => compact::compact(store, *dry_run, out),
         Query::Digests { space } => look::digests(store, &SpaceId::new(space)?, out),
         Query::Load { space, kind } => load(store, space.as_deref(), *kind, input, out),
         Query::Create { space, encoding } => {

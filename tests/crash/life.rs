@@ -35,9 +35,10 @@ pub enum Compaction {
     On,
 }
 
-/// What is compacted while writers write. The one line to change once the store can:
-/// `store.compact().unwrap();`
-fn compact(_store: &PatternStore) {}
+/// Compacts while writers write.
+fn compact(store: &PatternStore) {
+    store.compact().unwrap();
+}
 
 /// When the process is killed.
 pub enum Moment {

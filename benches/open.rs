@@ -15,7 +15,9 @@ use consilience::lattice::{Actor, VersionVector};
 use consilience::pattern::{Digest, KeyHash, SpaceId, Write};
 use consilience::replica::Absorb;
 use consilience::store::PatternStore;
-use shared::{Failed, Record, Recorder, engine_on, is_quick, median, observation, resident_kib, timed};
+use shared::{
+    Failed, Record, Recorder, engine_on, is_quick, median, observation, resident_kib, timed,
+};
 
 /// Patterns of one durable batch.
 const BATCH: u64 = 256;
@@ -34,6 +36,7 @@ fn main() -> Result<(), Failed> {
             "open" => open(Path::new(&args[4])),
             "index" => index(count),
             "actors" => actors(Path::new(&args[4]), count),
+            "writes" => writes(Path::new(&args[4]), count),
             _ => Err("no such child".into()),
         };
     }
@@ -50,7 +53,13 @@ fn main() -> Result<(), Failed> {
     child("index", count, &patterns)?;
     child("actors", count, &knowledge)?;
     println!("| opens of a store with knowledge of {count} actors | |");
-    (0..OPENS).try_for_each(|_| child("open", count, &knowledge))
+    (0..OPENS).try_for_each(|_| child("open", count, &knowledge))?;
+    let empty = dir.path().join("empty");
+    for round in 0..3 {
+        child("writes", round * WRITES, &empty)?;
+        child("writes", round * WRITES, &knowledge)?;
+    }
+    Ok(())
 }
 
 /// Each in a process of its own, whose memory nothing else has touched.
@@ -105,10 +114,9 @@ fn index(count: u64) -> Result<(), Failed> {
         let mut state = 1_u128;
         for _ in 0..count {
             state = state.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(1);
-            let key = state.to_le_bytes().map(|byte| byte ^ (state >> 121) as u8);
-            let half = state.rotate_left(64).to_be_bytes();
-            let digest: [u8; 32] = [key, half].concat().try_into().map_err(|_| "two halves")?;
-            index.set(KeyHash(half), Some(Digest(digest)));
+            let key = state.to_be_bytes();
+            let digest: [u8; 32] = [key, key].concat().try_into().map_err(|_| "two halves")?;
+            index.set(KeyHash(key), Some(Digest(digest)));
         }
         index.refresh();
         Ok(())
@@ -123,37 +131,44 @@ fn index(count: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A dump of a store that has met `count` incarnations, and writes on top of it.
+/// The dump of a store that has met `count` incarnations, loaded into an empty one.
 fn actors(dir: &Path, count: u64) -> Result<(), Failed> {
-    let record = Arc::new(Record::default());
-    let disk = SledDisk::open(dir, OpenMode::Create)?;
-    let engine = engine_on(Recorder { disk, record: Arc::clone(&record) })?;
+    let engine = engine_on(SledDisk::open(dir, OpenMode::Create)?)?;
     let space = SpaceId::new("default")?;
     engine.create_space(&space)?;
-    let singles = |what: &str, first: u64| -> Result<(), Failed> {
-        record.take_batches();
-        let mut times = Vec::new();
-        for n in first..first + WRITES {
-            let writes = vec![Write::Observe(observation(n)?)];
-            times.push(timed(|| Ok(engine.write(&space, writes)?))?.0.as_secs_f64() * 1e6);
-        }
-        let rows: usize = record.take_batches().iter().map(consilience::disk::Batch::len).sum();
-        let rows = rows as f64 / WRITES as f64;
-        println!("| a durable write with {what} | {:.0} us, {rows:.1} rows |", median(times));
-        Ok(())
-    };
-    singles("knowledge of one actor", 0)?;
     let rows = (1..=count).map(|actor| (Actor(actor << 40), 3)).collect();
     let floor = VersionVector::from_sorted(rows).ok_or("the actors ascend")?;
     let absorb = Absorb { floor, complete: true, ..Absorb::default() };
     let (took, _) = timed(|| Ok(engine.absorb(&space, absorb)?))?;
     println!("| taking over knowledge of {count} actors | {:.0} ms |", took.as_secs_f64() * 1e3);
-    singles("knowledge of all of them", WRITES)?;
-    let (bytes, held) = engine.read(|host| {
+    engine.stop();
+    Ok(())
+}
+
+/// Durable writes, one at a time, of patterns that are not there yet.
+fn writes(dir: &Path, first: u64) -> Result<(), Failed> {
+    let record = Arc::new(Record::default());
+    let disk = SledDisk::open(dir, OpenMode::Create)?;
+    let engine = engine_on(Recorder { disk, record: Arc::clone(&record) })?;
+    let space = SpaceId::new("default")?;
+    engine.create_space(&space)?;
+    record.take_batches();
+    let mut times = Vec::new();
+    for n in first..first + WRITES {
+        let writes = vec![Write::Observe(observation(n)?)];
+        times.push(timed(|| Ok(engine.write(&space, writes)?))?.0.as_secs_f64() * 1e6);
+    }
+    let rows: u64 = record.take_batches().iter().map(|batch| batch.len() as u64).sum();
+    let (known, bytes) = engine.read(|host| {
         let known = host.view(&space).map_or(0, |view| view.knowledge().len());
-        (host.bytes_on_disk(), known)
+        (known, host.bytes_on_disk())
     });
-    println!("| K: actors held; bytes on disk with {} patterns | {held}; {bytes} |", 2 * WRITES);
+    println!(
+        "| one durable write: actors known; median; rows; bytes of the store | \
+         {known}; {:.0} us; {}; {bytes} |",
+        median(times),
+        rows / WRITES,
+    );
     engine.stop();
     Ok(())
 }

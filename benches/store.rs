@@ -15,7 +15,9 @@ use consilience::engine::Engine;
 use consilience::pattern::{PatternId, SpaceId, Write};
 use consilience::store::{DumpMode, PatternStore, Space};
 use criterion::Criterion;
-use shared::{Failed, Raw, Read, Record, Recorder, engine_on, is_quick, median, observation, timed};
+use shared::{
+    Failed, Raw, Read, Record, Recorder, engine_on, is_quick, median, observation, timed,
+};
 
 /// What `load_observations` makes durable at once.
 const LOAD_BATCH: u64 = 256;
@@ -54,7 +56,8 @@ impl Pairs {
 
     /// One line of the table: the median of the ratios of pairs, and the least and the greatest.
     fn print(&self) {
-        let micros = |time: Duration| time.as_secs_f64() * 1e6 / self.count.max(1) as f64;
+        let count = f64::from(u32::try_from(self.count).unwrap_or(u32::MAX).max(1));
+        let micros = |time: Duration| time.as_secs_f64() * 1e6 / count;
         let ours = median(self.times.iter().map(|pair| micros(pair.0)).collect());
         let raw = median(self.times.iter().map(|pair| micros(pair.1)).collect());
         let ratio = |pair: &(Duration, Duration)| pair.1.as_secs_f64() / pair.0.as_secs_f64();
@@ -137,7 +140,12 @@ fn main() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let name = SpaceId::new("default")?;
     let script = record(&plan, &name)?;
-    println!("\n{} patterns of {} numbers, {} episodes", plan.patterns, shared::DIMENSION, 8);
+    println!(
+        "\n{} patterns of {} numbers, {} episodes",
+        plan.patterns,
+        shared::DIMENSION,
+        shared::EPISODES
+    );
     println!("raw: the same batches, apply_batch + flush + sync_data each; the same reads\n");
     println!("| what | ours, us each | raw, us each | raw / ours | spread | pairs | goal |");
     println!("|---|---|---|---|---|---|---|");
@@ -200,18 +208,16 @@ fn writes(plan: &Plan, script: &Script, space: &Space, raw: &Raw) -> Result<(), 
     let mut runs = Pairs::new("record a run of 128, pattern", ">= 0.7", plan.runs * RUN);
     for batches in script.runs.chunks(usize::try_from(plan.runs)?) {
         let ours: Vec<_> = (0..plan.runs).map(|_| take(RUN)).collect::<Result<_, _>>()?;
-        let (ours, ()) = timed(|| {
-            ours.into_iter().try_for_each(|run| Ok(space.record(run).map(|_| ())?))
-        })?;
+        let (ours, ()) =
+            timed(|| ours.into_iter().try_for_each(|run| Ok(space.record(run).map(|_| ())?)))?;
         let (raw, ()) = timed(|| batches.iter().try_for_each(|batch| raw.write(batch)))?;
         runs.times.push((ours, raw));
     }
     let mut singles = Pairs::new("observe one durably", ">= 0.7", plan.singles);
     for batches in script.singles.chunks(usize::try_from(plan.singles)?) {
         let ours = take(plan.singles)?;
-        let (ours, ()) = timed(|| {
-            ours.into_iter().try_for_each(|one| Ok(space.observe(one).map(|_| ())?))
-        })?;
+        let (ours, ()) =
+            timed(|| ours.into_iter().try_for_each(|one| Ok(space.observe(one).map(|_| ())?)))?;
         let (raw, ()) = timed(|| batches.iter().try_for_each(|batch| raw.write(batch)))?;
         singles.times.push((ours, raw));
     }
@@ -236,8 +242,9 @@ fn reads(
             }
             Ok(())
         })?;
-        let (replayed, _) =
-            timed(|| script.gets.iter().map(|(_, reads)| raw.replay(reads)).sum::<Result<usize, _>>())?;
+        let (replayed, _) = timed(|| {
+            script.gets.iter().map(|(_, reads)| raw.replay(reads)).sum::<Result<usize, _>>()
+        })?;
         gets.times.push((ours, replayed));
     }
     for _ in 0..plan.loads {

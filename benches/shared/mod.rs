@@ -4,7 +4,6 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -200,7 +199,9 @@ impl Raw {
         let mut bytes = 0;
         for read in reads {
             match read {
-                Read::Get(key) => bytes += self.db.get(key)?.map_or(0, |value| value.to_vec().len()),
+                Read::Get(key) => {
+                    bytes += self.db.get(key)?.map_or(0, |value| value.to_vec().len());
+                }
                 Read::Scan(prefix, after, visited) => {
                     let first = after.as_ref().unwrap_or(prefix);
                     let rows = self.db.range(first.as_slice()..);
@@ -245,6 +246,3 @@ pub fn resident_kib() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
-
-/// Visits rows without looking at them.
-pub const GO_ON: ControlFlow<()> = ControlFlow::Continue(());

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use consilience::disk::sled::CACHE_BYTES;
 use consilience::disk::{Batch, Compacted, Disk, DiskError, Prepared, Visit};
@@ -158,8 +158,10 @@ impl<D: Disk> Disk for Recorder<D> {
 
 /// A store on any disk.
 pub fn engine_on(disk: impl Disk + 'static) -> Result<Engine, Failed> {
+    // Never the same twice: an actor that returns would count its events from one again.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let options = EngineOptions {
-        seed: 7,
+        seed: u64::try_from(since.as_nanos())?,
         replica: ReplicaChoice::Keep,
         clock: Arc::new(|| Millis(1_764_000_000_000)),
     };

@@ -164,6 +164,8 @@ pub fn engine_on(disk: impl Disk + 'static) -> Result<Engine, Failed> {
         seed: u64::try_from(since.as_nanos())?,
         replica: ReplicaChoice::Keep,
         clock: Arc::new(|| Millis(1_764_000_000_000)),
+        // Raw sled does not compact either.
+        compaction_floor_bytes: u64::MAX,
     };
     Ok(Engine::start(Box::new(disk), options)?)
 }

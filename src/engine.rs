@@ -59,7 +59,7 @@ pub struct EngineOptions {
 }
 
 /// [`EngineOptions::compaction_floor_bytes`] unless told otherwise.
-pub const COMPACTION_FLOOR_BYTES: u64 = 64 << 20;
+pub const COMPACTION_FLOOR_BYTES: u64 = 16 << 20;
 
 type Outlet = Box<dyn Fn(Vec<NetOutput>) + Send + Sync>;
 type Answer = Result<Reply, WriteError>;

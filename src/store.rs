@@ -285,7 +285,7 @@ impl PatternStore {
 
     /// Rewrites the store densely, beside what is there, and moves over; a crash at any moment
     /// leaves one or the other. Writers wait meanwhile, readers only for the move. It happens by
-    /// itself once a store of more than 64 MiB takes four times its live bytes. Needs as much free
+    /// itself once a store of more than 16 MiB takes four times its live bytes. Needs as much free
     /// space as the live bytes take, twice over. O(bytes).
     pub fn compact(&self) -> Result<Compacted, WriteError> {
         self.inner.engine.compact()

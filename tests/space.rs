@@ -11,10 +11,10 @@ use consilience::sync::{Chance, Millis};
 
 use crate::held::dump;
 
-/// A pattern as large as real ones: 384 dimensions, 8 episodes; everything new in each round.
+/// A pattern of 3.5 KB: 768 dimensions, 8 episodes; everything new in each round.
 fn observation(chance: &mut Chance, id: usize, round: i64) -> Observation {
     let mut number = || f32::from(u16::try_from(chance.below(60_000)).unwrap()) / 60_000.0;
-    let embedding: Vec<f32> = (0..384).map(|_| number()).collect();
+    let embedding: Vec<f32> = (0..768).map(|_| number()).collect();
     let episode = |n: usize| EpisodeId::new(&format!("episode {id} {n}")).unwrap();
     Observation {
         id: PatternId::new(&format!("pattern {id}")).unwrap(),
@@ -49,7 +49,7 @@ fn written_over(dir: &Path, patterns: usize) -> (PatternStore, Space) {
 /// `CONSILIENCE_PATTERNS` measures another size.
 fn patterns() -> usize {
     let wanted = std::env::var("CONSILIENCE_PATTERNS").ok().and_then(|n| n.parse().ok());
-    wanted.unwrap_or(2_000)
+    wanted.unwrap_or(3_000)
 }
 
 fn percent(store: &PatternStore) -> u64 {
@@ -57,18 +57,17 @@ fn percent(store: &PatternStore) -> u64 {
     usage.on_disk * 100 / usage.live
 }
 
-/// The engine alone does not keep a small store below four times its live bytes: contents are named
-/// by their digests, so each overwrite deletes and inserts at two random places.
 #[test]
-fn a_compaction_halves_a_store_that_was_overwritten_ten_times_and_changes_nothing_else() {
+fn ten_overwrites_of_all_stay_below_four_times_and_a_compaction_below_1_6_and_changes_nothing() {
     let home = tempfile::tempdir().unwrap();
     let (store, space) = written_over(home.path(), patterns());
     let (before, whole) = (percent(&store), dump(&store, space.id()));
     let done = store.compact().unwrap();
     let after = percent(&store);
     println!("after ten overwrites {before} %, compacted {after} %, {done:?}");
-    assert!(before <= 1_200, "{before} % after ten overwrites");
-    assert!(after <= 250 && after * 2 <= before, "{after} % after a compaction");
+    // One batch may be written before the store looks at what it takes.
+    assert!(before <= 420, "{before} % after ten overwrites");
+    assert!(after <= 160, "{after} % after a compaction");
     assert!(dump(&store, space.id()) == whole, "a compaction changed what is stored");
     assert!(store.verify(space.id()).unwrap().is_sound());
     space.remove(PatternId::new("pattern 7").unwrap()).unwrap();
@@ -77,7 +76,7 @@ fn a_compaction_halves_a_store_that_was_overwritten_ten_times_and_changes_nothin
     drop((store, space));
     let store = PatternStore::open_existing(home.path()).unwrap();
     assert_eq!(store.space("default").unwrap().root(), root);
-    assert!(percent(&store) <= 250);
+    assert!(percent(&store) <= 160);
     store.compact().unwrap();
     store.close();
     let generations = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path());

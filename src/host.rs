@@ -146,7 +146,7 @@ impl Host {
             replicas.insert(id, replica);
         }
         let batch = rows.into_batch();
-        // A disk without space serves what it holds; what opening would write is then left for later.
+        // A disk without space serves what it holds; what opening would write is left for later.
         let failure = disk.failure();
         if !batch.is_empty() && failure.is_none() {
             disk.commit(&batch)?;

@@ -37,8 +37,8 @@ impl Host {
         self.disk.prepare_compaction()
     }
 
-    /// Moves over to the copy. On an error the store goes on as before, unless the disk says that it
-    /// has failed.
+    /// Moves over to the copy. On an error the store goes on as before, unless the disk says that
+    /// it has failed.
     pub fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {
         let outcome = self.disk.finish_compaction(prepared);
         if let Some(failure) = self.disk.failure() {

@@ -181,7 +181,9 @@ impl SledDisk {
         let mut bytes_live = self.bytes_live;
         for (key, value) in batch.iter() {
             let before = self.live(key)?;
-            bytes_live -= before.as_deref().map_or(0, |before| row_bytes(key, before));
+            let gone = before.as_deref().map_or(0, |before| row_bytes(key, before));
+            // After damage the count may be off; it only steers compaction.
+            bytes_live = bytes_live.saturating_sub(gone);
             if let Write::Untouched = self.pre_images.write_of(key) {
                 match before {
                     Some(durable) => self.pre_images.put(key, durable),

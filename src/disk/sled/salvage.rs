@@ -2,6 +2,7 @@
 //! It must never know what a row means; whether the rows still add up is for others to say.
 
 use std::fs;
+use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
@@ -39,7 +40,14 @@ impl SledDisk {
     /// repeated. O(bytes).
     pub fn salvage(dir: &Path, cache_bytes: u64) -> Result<Salvage, OpenError> {
         let home = Home { dir: dir.to_owned() };
-        let generations = if dir.is_dir() { home.generations()? } else { Vec::new() };
+        // Before the lock, because a directory that is not ours must not even gain a LOCK file.
+        if generations_of(&home)?.is_empty() && !matches!(home.look(), Ok(Found::Store { .. })) {
+            home.look()?;
+            return Err(OpenError::NoStore { dir: home.dir });
+        }
+        let _lock = home.lock()?;
+        // Under the lock, because whoever held it may have moved to other files meanwhile.
+        let generations = generations_of(&home)?;
         let mut salvage = Salvage::default();
         let is_marked = match home.look() {
             Ok(Found::Store { .. }) => true,
@@ -51,13 +59,17 @@ impl SledDisk {
             Ok(Found::Nothing) => return Err(OpenError::NoStore { dir: home.dir }),
             Err(error) => return Err(error),
         };
-        let _lock = home.lock()?;
         let newest = generations.last().copied();
         let current = match home.current() {
             Ok(current) if generations.contains(&current) => current,
             _ => {
-                let newest =
-                    newest.ok_or_else(|| home.damaged("no generation of files is there"))?;
+                let Some(newest) = newest else {
+                    let next = start_empty(&home, home.generations()?.last().copied())?;
+                    home.switch(next)?;
+                    let why = "the engine's files are gone: the store starts empty";
+                    salvage.mended.push(why.to_owned());
+                    return Ok(salvage);
+                };
                 home.switch(newest)?;
                 salvage.mended.push(format!("CURRENT was damaged and names gen-{newest} now"));
                 newest
@@ -69,7 +81,7 @@ impl SledDisk {
         }
         let next = if let Some(engine) = open(&home, current, cache_bytes, &mut salvage)? {
             let read = read_all(&engine, &mut salvage, &mut |_| Ok(()));
-            read.map_err(|error| home.damaged(error.to_string()))?;
+            read.map_err(|error| trouble(&home, error))?;
             if salvage.lost.is_empty() {
                 return Ok(salvage);
             }
@@ -83,6 +95,13 @@ impl SledDisk {
         replace(&home, current, next, &mut salvage)?;
         Ok(salvage)
     }
+}
+
+/// The generations that have a file of the engine's.
+fn generations_of(home: &Home) -> Result<Vec<u64>, OpenError> {
+    let mut numbers = if home.dir.is_dir() { home.generations()? } else { Vec::new() };
+    numbers.retain(|number| home.path_of(*number).join("db").is_file());
+    Ok(numbers)
 }
 
 /// Opens the engine, with a new configuration file if need be. `None` where its files are of no
@@ -174,16 +193,28 @@ fn each_row(
     bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
     visit: &mut VisitRow<'_>,
 ) -> Result<ControlFlow<()>, DiskError> {
-    let rows = guarded("scan", || Ok(engine.db().range::<Vec<u8>, _>(bounds)));
-    let Ok(mut rows) = rows else {
-        return Ok(ControlFlow::Break(()));
-    };
+    let mut rows = guarded("scan", || Ok(engine.db().range::<Vec<u8>, _>(bounds)))?;
     loop {
         match guarded("scan", || rows.next().transpose()) {
             Ok(Some((key, value))) => visit(&key, &value)?,
             Ok(None) => return Ok(ControlFlow::Continue(())),
+            // A device in trouble is no damage: what it does not give now it may give later.
+            Err(error @ DiskError::Io { .. }) if !is_short(&error) => return Err(error),
             Err(_) => return Ok(ControlFlow::Break(())),
         }
+    }
+}
+
+/// True iff the engine read beyond the end of a file: that is damage.
+fn is_short(error: &DiskError) -> bool {
+    matches!(error, DiskError::Io { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+/// An error at the rows as one of the whole store.
+fn trouble(home: &Home, error: DiskError) -> OpenError {
+    match error {
+        DiskError::Io { what, source } => io_error(what, &home.dir)(source),
+        error => home.damaged(error.to_string()),
     }
 }
 
@@ -274,7 +305,7 @@ fn copy_readable(
         write_densely(&copy, rows)
     });
     let done = copied.and_then(|()| live::set(&copy, bytes)).and_then(|()| copy.flush());
-    done.map_err(|error| home.damaged(error.to_string()))?;
+    done.map_err(|error| trouble(home, error)).inspect_err(|_| home.delete(next))?;
     drop(copy);
     home.sync_generation(&path)?;
     Ok(next)
@@ -288,7 +319,7 @@ fn start_empty(home: &Home, newest: Option<u64>) -> Result<u64, OpenError> {
     create_dir_synced(&path)?;
     let engine = Engine::open(home, &path, super::CACHE_BYTES, Use::Writing)?;
     let made = write_densely(&engine, &live::hidden_rows(0));
-    made.map_err(|error| home.damaged(error.to_string()))?;
+    made.map_err(|error| trouble(home, error)).inspect_err(|_| home.delete(next))?;
     drop(engine);
     home.sync_generation(&path)?;
     Ok(next)

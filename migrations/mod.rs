@@ -8,6 +8,7 @@ mod run;
 
 use std::ops::ControlFlow;
 
+use crate::codec::hex;
 use crate::disk::{Batch, Disk, DiskError, Overlay};
 
 pub use group::Old;
@@ -225,8 +226,4 @@ pub fn mark_anew(disk: &mut dyn Disk) -> Result<bool, MigrationError> {
     disk.commit(&batch)?;
     disk.flush()?;
     Ok(true)
-}
-
-fn hex(key: &[u8]) -> String {
-    key.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

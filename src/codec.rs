@@ -9,7 +9,7 @@ pub mod frame;
 mod hash;
 mod record;
 
-pub use bytes::DecodeError;
+pub use bytes::{DecodeError, hex};
 pub use delta::{Rumor, decode_rumor, encode_delta, encode_rumor};
 pub use hash::{checksum, content_digest, key_hash, knowledge_hash, state_digest};
 pub use record::{

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::output::Output;
 use super::table::Layout;
 use super::{Common, narrate};
+use crate::codec::hex;
 use crate::store::{Claim, Client, Fault, Holes, Mended, PatternStore, RepairReport, Verdict};
 
 /// Arguments of `repair`.
@@ -52,8 +53,7 @@ pub(super) fn repair(
 fn tell(report: &RepairReport) {
     report.files.mended.iter().for_each(|what| narrate(what));
     for (from, _) in &report.files.lost {
-        let from = from.iter().fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
-        narrate(&format!("rows behind {from} could not be read and are gone"));
+        narrate(&format!("rows behind {} could not be read and are gone", hex(from)));
     }
     if report.rows.marked {
         narrate("the row that names the format was lost, and is there again");

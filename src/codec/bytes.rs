@@ -4,6 +4,11 @@
 use crate::lattice::{Actor, VersionVector};
 use crate::pattern::IdError;
 
+/// Bytes as people read them: two lower-case digits each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// Why bytes were refused. Nothing has changed; the fault of whoever made the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -4,11 +4,11 @@
 
 use super::behaviour::{Gossip, topic_score};
 use super::{RUMOR_BYTES_MAX, SPACES_MAX};
+use crate::codec::hex;
 use crate::port::{MessageId, SpaceTag, Verdict};
 use libp2p::PeerId;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use tokio::time::{Duration, Instant};
 
 /// Messages that may await a verdict at once: 256 × 48 KiB = 12 MiB held by the core at worst.
@@ -137,11 +137,7 @@ pub(super) enum Published {
 }
 
 fn topic_of(space: SpaceTag) -> IdentTopic {
-    let mut name = String::from("/consilience/1/");
-    for byte in space.0 {
-        write!(name, "{byte:02x}").expect("writing to a string does not fail");
-    }
-    IdentTopic::new(name)
+    IdentTopic::new(format!("/consilience/1/{}", hex(&space.0)))
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 
-use super::keys::{Family, register_key};
-use super::rows::{TableError, hex, unseal};
+use super::keys::{CLAIMS, EXPENDABLE, Family, register_key};
+use super::rows::{TableError, unseal};
 use super::space::Table;
+use crate::codec::hex;
 use crate::disk::Overlay;
 use crate::pattern::{Digest, KeyHash, Pattern};
 
@@ -45,7 +46,7 @@ impl fmt::Display for Finding {
             Self::Unreadable(key, detail) => {
                 write!(f, "rows from {} on cannot be read: {detail}", hex(key))
             }
-            Self::Record(key, detail) => write!(f, "record of key {}: {detail}", hex(&key.0)),
+            Self::Record(key, detail) => write!(f, "record of key {key}: {detail}"),
             Self::Content(digest, detail) => write!(f, "content {digest}: {detail}"),
             Self::Unwanted(digest) => write!(f, "content {digest} is missing and not asked for"),
             Self::References(digest, found) => {
@@ -70,10 +71,6 @@ pub struct Audited {
 /// What is done with a row as it lies on the disk.
 type VisitRaw<'v> = dyn FnMut(&[u8], &[u8], &mut dyn FnMut(Finding)) + 'v;
 
-/// Rows that stand alone: each is checked for itself.
-pub(super) const SINGLE: [Family; 6] =
-    [Family::Knowledge, Family::Once, Family::Hole, Family::Want, Family::Log, Family::Account];
-
 impl Table {
     /// Reads everything. Goes on after whatever it finds. O(bytes); keeps 36 bytes a content and 16
     /// a record in memory.
@@ -83,9 +80,10 @@ impl Table {
         pattern: &mut dyn FnMut(&Pattern),
         found: &mut dyn FnMut(Finding),
     ) -> Audited {
-        for family in SINGLE {
+        // Rows that stand alone: each is checked for itself.
+        for family in CLAIMS.into_iter().chain(EXPENDABLE) {
             let prefix = family.of(self.number);
-            self.each_key(rows, &prefix, found, &mut |key, row, found| {
+            each_key(rows, &prefix, found, &mut |key, row, found| {
                 if let Err(TableError::Damaged { detail, .. }) = unseal(key, row) {
                     found(Finding::Row(key.to_vec(), detail));
                 }
@@ -117,7 +115,7 @@ impl Table {
     }
 
     /// Keys of which there is any row of a record.
-    pub fn record_names(
+    fn record_names(
         &self,
         rows: &Overlay<'_>,
         found: &mut dyn FnMut(Finding),
@@ -125,7 +123,7 @@ impl Table {
         let mut names = BTreeSet::new();
         for family in [Family::Digest, Family::Register, Family::Episodes] {
             let prefix = family.of(self.number);
-            self.each_key(rows, &prefix, found, &mut |key, _, _| {
+            each_key(rows, &prefix, found, &mut |key, _, _| {
                 names.extend(key[prefix.len()..].first_chunk().map(|name| KeyHash(*name)));
             });
         }
@@ -173,29 +171,27 @@ impl Table {
     ) -> BTreeSet<Digest> {
         let mut digests = BTreeSet::new();
         let prefix = family.of(self.number);
-        self.each_key(rows, &prefix, found, &mut |key, _, _| {
+        each_key(rows, &prefix, found, &mut |key, _, _| {
             digests.extend(key[prefix.len()..].first_chunk().map(|name| Digest(*name)));
         });
         digests
     }
+}
 
-    /// Visits rows as they are, seals unopened, and reports where the disk gives up.
-    #[expect(clippy::unused_self, reason = "an audit is of a table")]
-    pub(super) fn each_key(
-        &self,
-        rows: &Overlay<'_>,
-        prefix: &[u8],
-        found: &mut dyn FnMut(Finding),
-        visit: &mut VisitRaw<'_>,
-    ) {
-        let mut last = prefix.to_vec();
-        let outcome = rows.scan(prefix, None, &mut |key, row| {
-            last = key.to_vec();
-            visit(key, row, found);
-            ControlFlow::Continue(())
-        });
-        if let Err(error) = outcome {
-            found(Finding::Unreadable(last, error.to_string()));
-        }
+/// Visits rows as they are, seals unopened, and reports where the disk gives up.
+fn each_key(
+    rows: &Overlay<'_>,
+    prefix: &[u8],
+    found: &mut dyn FnMut(Finding),
+    visit: &mut VisitRaw<'_>,
+) {
+    let mut last = prefix.to_vec();
+    let outcome = rows.scan(prefix, None, &mut |key, row| {
+        last = key.to_vec();
+        visit(key, row, found);
+        ControlFlow::Continue(())
+    });
+    if let Err(error) = outcome {
+        found(Finding::Unreadable(last, error.to_string()));
     }
 }

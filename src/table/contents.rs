@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::keys::{Family, content_key, references_key, want_key};
-use super::rows::{Lost, Sealed, TableError};
+use super::rows::{Lost, Sealed, TableError, drop_rows};
 use super::space::Table;
 use crate::codec::{content_digest, decode_content, encode_content};
 use crate::disk::Overlay;
@@ -114,12 +114,7 @@ impl Table {
         rows: &mut Overlay<'_>,
         digest: Digest,
     ) -> Result<(), TableError> {
-        let mut gone = Vec::new();
-        rows.scan(&content_key(self.number, digest), None, &mut |row, _| {
-            gone.push(row.to_vec());
-            ControlFlow::Continue(())
-        })?;
-        gone.into_iter().for_each(|row| rows.delete(row));
+        drop_rows(rows, &content_key(self.number, digest), |_, _| true)?;
         if self.references(rows, digest)? > 0 {
             rows.write(&want_key(self.number, digest), &[])?;
         }

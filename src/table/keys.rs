@@ -88,6 +88,12 @@ impl Family {
     }
 }
 
+/// Rows that are only true together.
+pub(super) const CLAIMS: [Family; 4] =
+    [Family::Knowledge, Family::Once, Family::Hole, Family::Account];
+/// Rows that may go when they are damaged: the rest says again what they said, or does without.
+pub(super) const EXPENDABLE: [Family; 2] = [Family::Want, Family::Log];
+
 /// The row of a space descriptor.
 pub(super) fn space_key(space: u32) -> Vec<u8> {
     Family::Space.of(space)

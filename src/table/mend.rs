@@ -6,17 +6,13 @@ use std::ops::ControlFlow;
 
 use super::audit::Finding;
 use super::keys::{
-    Family, META_REPLICA, account_key, content_key, references_key, space_key, want_key,
+    CLAIMS, EXPENDABLE, Family, META_REPLICA, account_key, content_key, references_key, space_key,
+    want_key,
 };
-use super::rows::{Sealed, TableError, unseal};
+use super::rows::{Sealed, TableError, drop_rows, unseal};
 use super::space::{Table, catalogue, read_descriptor};
 use crate::disk::{DiskError, Overlay};
 use crate::pattern::Digest;
-
-/// Rows that may go when they are damaged: the rest says again what they said, or does without.
-const EXPENDABLE: [Family; 2] = [Family::Want, Family::Log];
-/// Rows that are only true together.
-const CLAIMS: [Family; 4] = [Family::Knowledge, Family::Once, Family::Hole, Family::Account];
 
 /// The numbers of spaces that any row speaks of.
 pub fn space_numbers(rows: &Overlay<'_>) -> Result<BTreeSet<u32>, DiskError> {
@@ -96,30 +92,17 @@ pub fn rows_of(rows: &Overlay<'_>, number: u32, limit: usize) -> Result<Vec<Vec<
 impl Table {
     /// Drops damaged rows that nothing else rests on. Returns how many.
     pub fn drop_expendable(&self, rows: &mut Overlay<'_>) -> Result<u64, TableError> {
-        let mut gone = Vec::new();
-        for family in EXPENDABLE {
-            rows.scan(&family.of(self.number), None, &mut |key, row| {
-                if unseal(key, row).is_err() {
-                    gone.push(key.to_vec());
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        let count = gone.len() as u64;
-        gone.into_iter().for_each(|key| rows.delete(key));
-        Ok(count)
+        EXPENDABLE.into_iter().try_fold(0, |count, family| {
+            let damaged = |key: &[u8], row: &[u8]| unseal(key, row).is_err();
+            Ok(count + drop_rows(rows, &family.of(self.number), damaged)?)
+        })
     }
 
     /// Drops all that is claimed to be known, readable or not.
     pub fn drop_claims(&self, rows: &mut Overlay<'_>) -> Result<(), TableError> {
-        let mut gone = Vec::new();
         for family in CLAIMS {
-            rows.scan(&family.of(self.number), None, &mut |key, _| {
-                gone.push(key.to_vec());
-                ControlFlow::Continue(())
-            })?;
+            drop_rows(rows, &family.of(self.number), |_, _| true)?;
         }
-        gone.into_iter().for_each(|key| rows.delete(key));
         Ok(())
     }
 
@@ -143,12 +126,9 @@ impl Table {
     }
 
     fn drop_content(&self, rows: &mut Overlay<'_>, digest: Digest) -> Result<(), TableError> {
-        let mut gone = vec![references_key(self.number, digest), want_key(self.number, digest)];
-        rows.scan(&content_key(self.number, digest), None, &mut |key, _| {
-            gone.push(key.to_vec());
-            ControlFlow::Continue(())
-        })?;
-        gone.into_iter().for_each(|key| rows.delete(key));
+        rows.delete(references_key(self.number, digest));
+        rows.delete(want_key(self.number, digest));
+        drop_rows(rows, &content_key(self.number, digest), |_, _| true)?;
         Ok(())
     }
 }

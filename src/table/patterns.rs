@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use super::keys::{CHUNK_BYTES, Family, digest_key, episodes_key, register_key};
 use super::knowledge::Hole;
-use super::rows::{Lost, Sealed, TableError};
+use super::rows::{Lost, Sealed, TableError, drop_rows};
 use super::space::{Change, Table};
 use crate::codec::{
     checksum, decode_citations, decode_record, encode_citations, encode_record, state_digest,
@@ -233,14 +233,10 @@ impl Table {
 
     /// Drops every row of a record without reading it.
     pub fn drop_record(&self, rows: &mut Overlay<'_>, key: KeyHash) -> Result<(), TableError> {
-        let mut gone = vec![digest_key(self.number, key)];
+        rows.delete(digest_key(self.number, key));
         for family in [Family::Register, Family::Episodes] {
-            rows.scan(&family.key(self.number, &key.0), None, &mut |row, _| {
-                gone.push(row.to_vec());
-                ControlFlow::Continue(())
-            })?;
+            drop_rows(rows, &family.key(self.number, &key.0), |_, _| true)?;
         }
-        gone.into_iter().for_each(|row| rows.delete(row));
         Ok(())
     }
 

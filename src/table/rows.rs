@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use super::keys::CHUNK_BYTES;
-use crate::codec::{DecodeError, checksum};
+use crate::codec::{DecodeError, checksum, hex};
 use crate::disk::{DiskError, Overlay};
 use crate::pattern::{ContentError, Digest, KeyHash, Shape};
 
@@ -109,8 +109,22 @@ impl TableError {
     }
 }
 
-pub(super) fn hex(key: &[u8]) -> String {
-    key.iter().fold(String::new(), |name, byte| name + &format!("{byte:02x}"))
+/// Deletes the rows below a prefix that `goes` names, without a need to read any. Returns how many.
+pub(super) fn drop_rows(
+    rows: &mut Overlay<'_>,
+    prefix: &[u8],
+    goes: impl Fn(&[u8], &[u8]) -> bool,
+) -> Result<u64, DiskError> {
+    let mut gone = Vec::new();
+    rows.scan(prefix, None, &mut |key, row| {
+        if goes(key, row) {
+            gone.push(key.to_vec());
+        }
+        ControlFlow::Continue(())
+    })?;
+    let count = gone.len() as u64;
+    gone.into_iter().for_each(|key| rows.delete(key));
+    Ok(count)
 }
 
 /// What [`Sealed::each`] calls for every row; `Break` ends it without an error.

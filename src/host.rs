@@ -410,10 +410,6 @@ impl Host {
                 return Err(error);
             }
         }
-        // Readers ask for roots far more often than writes mark nodes.
-        for replica in self.replicas.values_mut() {
-            replica.fresh_root();
-        }
         Ok(std::mem::take(&mut self.outputs))
     }
 

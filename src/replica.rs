@@ -174,7 +174,7 @@ impl Replica {
             replica.note_row(key, row, rows)?;
         }
         if replica.holes.len() > HOLES_MAX {
-            replica.reset_knowledge(rows, VersionVector::new())?;
+            replica.give_up_holes(rows)?;
         }
         // Few rows, read so that damage in them is met here and not in the middle of a session.
         replica.table.wants(rows, None, usize::MAX)?;

@@ -59,13 +59,10 @@ impl Replica {
 
     /// The events that count as seen for a key, its context aside.
     pub(super) fn floor_of(&self, key: KeyHash) -> &VersionVector {
-        if self.holes.contains(&key) {
-            &NOTHING
-        } else if self.once.vector.is_empty() || self.once.closed.contains(&key) {
-            &self.knowledge
-        } else {
-            &self.once.floor
-        }
+        let is_remembered = !self.once.vector.is_empty()
+            && !self.once.closed.contains(&key)
+            && !self.holes.contains(&key);
+        if is_remembered { &self.once.floor } else { self.promised(key) }
     }
 
     /// The events of a key that peers who take over our knowledge will count as seen.
@@ -147,7 +144,7 @@ impl Replica {
     }
 
     /// Knows this much from now on and has no holes; what was known before is remembered.
-    pub(super) fn reset_knowledge(
+    fn reset_knowledge(
         &mut self,
         rows: &mut Overlay<'_>,
         knowledge: VersionVector,

@@ -6,7 +6,6 @@ use std::path::Path;
 use super::{OpenError, PatternStore};
 use crate::disk::sled::{CACHE_BYTES, Salvage, SledDisk};
 use crate::disk::{Disk, OpenMode};
-use crate::engine::StartError;
 pub use crate::host::{Claim, Holes, Mended, Repaired};
 
 /// What a repair did.
@@ -30,13 +29,7 @@ impl PatternStore {
         if let Some(why) = disk.failure() {
             tracing::error!(why, "a store that takes no writes cannot be repaired");
         }
-        let rows = crate::host::repair(&mut disk, holes).map_err(OpenError::from)?;
+        let rows = crate::host::repair(&mut disk, holes)?;
         Ok(RepairReport { files, rows })
-    }
-}
-
-impl From<crate::migrations::MigrationError> for OpenError {
-    fn from(error: crate::migrations::MigrationError) -> Self {
-        Self::Start(StartError::from(error))
     }
 }

@@ -1,9 +1,8 @@
 //! The command line: verbs over one store, wherever it is. Stdout is data, stderr is narration.
 //! It must never compute an answer; `store` does, here or in the process that holds the store.
 //!
-//! Exit codes: 0 yes; 1 no (differs, not found, damaged); 2 usage; 3 input or output failed;
+//! Exit codes: 0 yes; 1 no (differs, not found, damaged); 2 usage; 3 input or output failed; 10 no
 //! store there; 11 locked and no socket; 12 another format; 13 peer unreachable; 14 refused.
-//! 14 refused.
 
 mod change;
 mod compact;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use consilience::host::{Input, StepError};
 
+use crate::budget::budget;
 use crate::world::{World, observe, remove, retract, space};
 
 #[test]
@@ -90,8 +91,8 @@ fn a_failed_flush_shows_nothing_releases_nothing_and_leaves_what_was_acknowledge
 
 #[test]
 fn random_histories_with_loss_partitions_and_forgetting_end_where_the_oracle_says() {
-    let seeds = std::env::var("CONSILIENCE_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
-    let first = std::env::var("CONSILIENCE_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let seeds = budget("CONSILIENCE_SEEDS", 60);
+    let first = budget("CONSILIENCE_SEED", 1);
     for seed in first..first + seeds {
         println!("replay: CONSILIENCE_SEED={seed} CONSILIENCE_SEEDS=1 cargo test random_histories");
         random_history(seed);

@@ -20,6 +20,7 @@ use consilience::pattern::{Content, EpisodeId, Observation, Pattern, PatternId, 
 use consilience::store::{DumpMode, PatternStore};
 use consilience::sync::Chance;
 
+use crate::budget::budget;
 use crate::held::Held;
 use life::{Compaction, Life, Moment, Plan, Told, space};
 use stream::{Op, Slice, THREADS};
@@ -313,8 +314,8 @@ impl Proof {
 /// so that recovery itself is interrupted, and only then by us.
 #[test]
 fn sigkill_at_any_moment_loses_no_acknowledged_write_and_no_dot_is_issued_twice() {
-    let kills = number("CONSILIENCE_KILLS", 20);
-    let seed = number("CONSILIENCE_SEED", 1);
+    let kills = budget("CONSILIENCE_KILLS", 20);
+    let seed = budget("CONSILIENCE_SEED", 1);
     println!("replay: CONSILIENCE_SEED={seed} CONSILIENCE_KILLS={kills} cargo test sigkill_at");
     let dir = tempfile::tempdir().unwrap();
     let mut proof = Proof::new(dir.path(), seed);
@@ -335,8 +336,4 @@ fn sigkill_at_any_moment_loses_no_acknowledged_write_and_no_dot_is_issued_twice(
     println!("{} batches in flight were there, whole", proof.written.unheard);
     println!("interrupted: {:?}; stores made: {}", proof.interrupted, proof.loaded.stores);
     assert!(items >= kills * ITEMS_PER_KILL, "{items} items are too few to prove anything");
-}
-
-fn number(name: &str, plain: u64) -> u64 {
-    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(plain)
 }

@@ -10,6 +10,7 @@ use consilience::pattern::{Content, EpisodeId, Observation, PatternId, Ratio};
 use consilience::store::{Holes, PatternStore, PatternView};
 use consilience::sync::Chance;
 
+use crate::budget::budget;
 use crate::held::dump;
 
 const SPACES: [&str; 2] = ["one", "two"];
@@ -182,9 +183,8 @@ impl Pristine {
 }
 
 /// `plain` in an ordinary run, five times as many where the budget is large.
-fn budget(plain: u64) -> u64 {
-    let cases = std::env::var("CONSILIENCE_CASES").ok().and_then(|n| n.parse().ok());
-    if cases.unwrap_or(0_u64) >= 1_000 { plain * 5 } else { plain }
+fn trials(plain: u64) -> u64 {
+    if budget("CONSILIENCE_CASES", 0) >= 1_000 { plain * 5 } else { plain }
 }
 
 #[test]
@@ -193,8 +193,8 @@ fn flipped_bits_and_lost_tails_in_any_file_cost_no_peer_anything_and_come_back()
     let mut chance = Chance::new(11);
     let mut outcomes: BTreeMap<(&str, Outcome), u32> = BTreeMap::new();
     let kinds = ["db", "db", "db", "db", "snap.", "snap.", "conf", "FORMAT", "CURRENT", "LOCK"];
-    for trial in 0..budget(40) + budget(10) {
-        let is_flip = trial < budget(40);
+    for trial in 0..trials(40) + trials(10) {
+        let is_flip = trial < trials(40);
         let kind = kinds[usize::try_from(chance.below(10)).unwrap()];
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("store");

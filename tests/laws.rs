@@ -19,11 +19,12 @@ use crdts::{CmRDT, CvRDT, ResetRemove};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use crate::budget::budget;
 use history::{Fact, History, NODES, Said, Sent, Step, episodes, facts, steps};
 
 pub fn cases() -> ProptestConfig {
-    let wanted = std::env::var("CONSILIENCE_CASES").ok().and_then(|n| n.parse().ok());
-    ProptestConfig { cases: wanted.unwrap_or(500), ..ProptestConfig::default() }
+    let cases = budget("CONSILIENCE_CASES", 500);
+    ProptestConfig { cases, ..ProptestConfig::default() }
 }
 
 fn joined(mine: &Pattern, theirs: &Pattern) -> Pattern {

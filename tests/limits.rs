@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::path::Path;
 
 use consilience::codec::dump::{DumpMode, End, Header, encode_end, encode_header};
+use consilience::disk::OpenMode;
 use consilience::disk::sled::SledDisk;
-use consilience::disk::{Disk, OpenMode};
 use consilience::host::{Input, StepError};
 use consilience::index::Index;
 use consilience::lattice::{Actor, Dot, VersionVector};
@@ -20,7 +20,7 @@ use consilience::store::{PatternStore, Space, WriteError};
 use consilience::table::TableError;
 
 use crate::held::dump;
-use crate::world::{World, observe, space};
+use crate::world::{Rows, World, observe, rows, space};
 
 /// Sixteen digits that share nothing with their neighbours, as real episode ids do.
 fn episode(number: usize) -> EpisodeId {
@@ -50,18 +50,6 @@ fn describe(id: &str, dimension: usize) -> Observation {
     let numbers: Vec<f32> = (0..dimension).map(|at| f32::from(u8::from(at % 2 == 0))).collect();
     let content = Some(Content::new("a label", &numbers).unwrap());
     Observation { content, ..cite(id, 0..1) }
-}
-
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn rows(disk: &dyn Disk) -> Rows {
-    let mut rows = Rows::new();
-    let mut keep = |key: &[u8], value: &[u8]| {
-        rows.insert(key.to_vec(), value.to_vec());
-        ControlFlow::Continue(())
-    };
-    disk.scan(&[], None, &mut keep).unwrap();
-    rows
 }
 
 /// Reads a closed store below the table: no value beyond the limit, nothing in the engine's own

@@ -5,6 +5,7 @@
 
 mod tidy;
 
+mod budget;
 #[cfg(feature = "cli")]
 mod cli;
 mod convergence;

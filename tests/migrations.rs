@@ -17,7 +17,7 @@ use consilience::sync::{Chance, Millis};
 
 use self::format0::number;
 use crate::golden::{assert_golden, hex, unhex};
-use crate::world::{Medium, remove, retract};
+use crate::world::{Medium, remove, retract, rows};
 
 mod damage;
 mod format0;
@@ -228,16 +228,6 @@ fn history() -> Medium {
 }
 
 // ---- stores as text
-
-fn rows(medium: &dyn Disk) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let mut rows = BTreeMap::new();
-    let visit = &mut |key: &[u8], value: &[u8]| {
-        rows.insert(key.to_vec(), value.to_vec());
-        ControlFlow::Continue(())
-    };
-    medium.scan(b"", None, visit).unwrap();
-    rows
-}
 
 fn text(medium: &Medium) -> String {
     let line = |(key, value): (&Vec<u8>, &Vec<u8>)| format!("{} {}\n", hex(key), hex(value));

@@ -14,6 +14,7 @@ use std::path::Path;
 use consilience::sync::Chance;
 
 use self::disk::{Counts, Disk, Keep};
+use crate::budget::budget;
 use crate::scenario::Scenario;
 use crate::shim::{self, Event, How};
 
@@ -217,7 +218,7 @@ const ALL_KINDS: [Moment; 5] =
 fn a_power_cut_at_any_moment_loses_nothing_acknowledged_and_each_guard_is_needed_for_that() {
     let events = live();
     let mut chance = Chance::new(1);
-    let cuts = std::env::var("CONSILIENCE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(CUTS);
+    let cuts = budget("CONSILIENCE_KILLS", CUTS);
     let cuts = choose(&events, &ALL_KINDS, cuts, &mut chance);
     let all: Counts = |_, _, _| true;
     let found = losses(&events, &cuts, all, &mut chance);

@@ -1,6 +1,6 @@
 //! Damage of every row there is: found, named, repaired, and refilled by a peer that loses nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use consilience::disk::{Batch, Disk};
@@ -10,19 +10,7 @@ use consilience::pattern::Pattern;
 use consilience::sync::Chance;
 
 use crate::golden::hex;
-use crate::world::{Medium, World, observe, remove, retract, space};
-
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn rows(medium: &Medium) -> Rows {
-    let mut rows = Rows::new();
-    let visit = &mut |key: &[u8], value: &[u8]| {
-        rows.insert(key.to_vec(), value.to_vec());
-        ControlFlow::Continue(())
-    };
-    medium.scan(b"", None, visit).unwrap();
-    rows
-}
+use crate::world::{Medium, Rows, World, observe, remove, retract, rows, space};
 
 fn replace(medium: &Medium, rows_after: &Rows) {
     let mut batch = Batch::default();

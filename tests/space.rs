@@ -9,6 +9,7 @@ use consilience::pattern::{Content, EpisodeId, Observation, PatternId, Ratio, Sp
 use consilience::store::{PatternStore, Space};
 use consilience::sync::{Chance, Millis};
 
+use crate::budget::budget;
 use crate::held::dump;
 
 /// A pattern of 3.5 KB: 768 dimensions, 8 episodes; everything new in each round.
@@ -48,8 +49,7 @@ fn written_over(dir: &Path, patterns: usize) -> (PatternStore, Space) {
 
 /// `CONSILIENCE_PATTERNS` measures another size.
 fn patterns() -> usize {
-    let wanted = std::env::var("CONSILIENCE_PATTERNS").ok().and_then(|n| n.parse().ok());
-    wanted.unwrap_or(3_000)
+    budget("CONSILIENCE_PATTERNS", 3_000)
 }
 
 fn percent(store: &PatternStore) -> u64 {

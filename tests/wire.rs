@@ -22,6 +22,7 @@ use proptest::prelude::*;
 
 use self::any::Any;
 use crate::golden::{assert_golden, hex, unhex};
+use crate::laws::cases;
 
 const GOLDEN: &str = "tests/golden/wire.txt";
 
@@ -403,11 +404,6 @@ fn a_number_written_longer_than_need_be_is_refused_everywhere() {
 }
 
 // ---- anything at all
-
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("CONSILIENCE_CASES").ok().and_then(|n| n.parse().ok());
-    ProptestConfig { cases: cases.unwrap_or(500), ..ProptestConfig::default() }
-}
 
 /// What is read from any bytes at all encodes to just these bytes; nothing panics.
 fn assert_harmless(bytes: &[u8]) {

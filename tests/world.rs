@@ -2,6 +2,7 @@
 //! It must never know what a frame means.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use consilience::codec::key_hash;
@@ -74,6 +75,20 @@ impl Disk for Medium {
     fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {
         self.disk().finish_compaction(prepared)
     }
+}
+
+/// All rows of a disk.
+pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// All rows of a disk, in key order.
+pub fn rows(disk: &dyn Disk) -> Rows {
+    let mut rows = Rows::new();
+    let keep = &mut |key: &[u8], value: &[u8]| {
+        rows.insert(key.to_vec(), value.to_vec());
+        ControlFlow::Continue(())
+    };
+    disk.scan(b"", None, keep).unwrap();
+    rows
 }
 
 pub struct World {
@@ -168,7 +183,7 @@ impl World {
         let mut found = None;
         let visit = &mut |key: &[u8], value: &[u8]| {
             found = Some((key.to_vec(), value.to_vec()));
-            std::ops::ControlFlow::Break(())
+            ControlFlow::Break(())
         };
         self.media[node].scan(&prefix, None, visit).unwrap();
         let (key, mut value) = found.expect("the pattern is stored");

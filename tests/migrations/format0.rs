@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use consilience::codec::checksum;
 use consilience::migrations::{Fate, Old, Row, Step, StepError};
 
-pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+use crate::world::Rows;
 
 pub const FORMAT_ROW: &[u8] = b"mformat";
 /// Where format 0 and format 1 cut long values.

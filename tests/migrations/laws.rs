@@ -14,12 +14,13 @@ use consilience::pattern::{Content, Digest, Pattern, PatternId, Write};
 use consilience::replica::Absorb;
 use consilience::sync::Chance;
 
-use super::format0::{FORMAT_ROW, Rows, Zero, down, number};
+use super::format0::{FORMAT_ROW, Zero, down, number};
 use super::resume::LEDGER;
 use super::{
     absorb, all_of, content, fixture, fixture_rows, observe, open, rows, space, store, write,
 };
-use crate::world::{Medium, remove, retract};
+use crate::budget::budget;
+use crate::world::{Medium, Rows, remove, retract};
 
 /// What a space says, wherever it stands: the lattice a step must respect.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -206,8 +207,7 @@ fn without_contents(absorb: Absorb) -> Absorb {
 }
 
 fn cases() -> u64 {
-    let wanted = std::env::var("CONSILIENCE_CASES").ok().and_then(|n| n.parse().ok());
-    wanted.unwrap_or(400_u64).div_ceil(10)
+    budget("CONSILIENCE_CASES", 400_u64).div_ceil(10)
 }
 
 /// The fixture and a stranger to it, the fixture and one who knows it, and random pairs.

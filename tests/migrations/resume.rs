@@ -8,10 +8,11 @@ use consilience::migrations::{
 };
 use consilience::sync::Chance;
 
-use super::format0::{FORMAT_ROW, FromZero, Rows, down, number};
+use super::format0::{FORMAT_ROW, FromZero, down, number};
 use super::{fixture_rows, rows, store, text};
+use crate::budget::budget;
 use crate::golden::{assert_golden, hex};
-use crate::world::Medium;
+use crate::world::{Medium, Rows};
 
 pub const LEDGER: Ledger<'static> = Ledger { format: 1, steps: &[&FromZero], releases: &[] };
 /// A release that knows format 0 and nothing of steps.
@@ -77,8 +78,7 @@ impl Disk for Dying {
 }
 
 fn kills() -> u64 {
-    let wanted = std::env::var("CONSILIENCE_KILLS").ok().and_then(|n| n.parse().ok());
-    wanted.unwrap_or(40)
+    budget("CONSILIENCE_KILLS", 40)
 }
 
 fn zero() -> Rows {

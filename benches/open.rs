@@ -138,7 +138,8 @@ fn actors(dir: &Path, count: u64) -> Result<(), Failed> {
     engine.create_space(&space)?;
     let rows = (1..=count).map(|actor| (Actor(actor << 40), 3)).collect();
     let floor = VersionVector::from_sorted(rows).ok_or("the actors ascend")?;
-    let absorb = Absorb { floor, complete: true, ..Absorb::default() };
+    let complete = engine.read(|host| host.view(&space).map(|view| view.life()));
+    let absorb = Absorb { floor, complete, ..Absorb::default() };
     let (took, _) = timed(|| Ok(engine.absorb(&space, absorb)?))?;
     println!("| taking over knowledge of {count} actors | {:.0} ms |", took.as_secs_f64() * 1e3);
     engine.stop();
@@ -160,7 +161,7 @@ fn writes(dir: &Path, first: u64) -> Result<(), Failed> {
     }
     let rows: u64 = record.take_batches().iter().map(|batch| batch.len() as u64).sum();
     let (known, bytes) = engine.read(|host| {
-        let known = host.view(&space).map_or(0, |view| view.knowledge().len());
+        let known = host.view(&space).map_or(0, |view| view.knowledge().all().len());
         (known, host.bytes_on_disk())
     });
     println!(

@@ -6,9 +6,11 @@ pub mod crdt;
 mod edit;
 mod encoding;
 mod ids;
+mod knowledge;
 mod observation;
 mod opinion;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::lattice::{Dot, Entry, VersionVector, join_entries};
@@ -16,6 +18,7 @@ pub use content::{Content, ContentError, DIMENSION_MAX, LABEL_BYTES_MAX};
 pub use edit::{Contribution, Delta, DeltaOutcome, Edit, Kills};
 pub use encoding::{Encoding, Shape};
 pub use ids::{Digest, EpisodeId, ID_BYTES_MAX, IdError, KeyHash, PatternId, ReplicaId, SpaceId};
+pub use knowledge::{GAP_KEYS_MAX, GAP_ROWS_MAX, Gap, Hole, Knowledge};
 pub use observation::{Observation, Write, WriteReport};
 pub use opinion::{Opinion, Ratio, RatioError, Summary, summarise};
 
@@ -120,10 +123,11 @@ impl Pattern {
     /// the context still says so.
     #[must_use]
     pub fn join(&self, mine: &VersionVector, theirs: &Self, their_floor: &VersionVector) -> Self {
-        let mine_saw = |dot: Dot| self.context.covers(dot) || mine.covers(dot);
-        let theirs_saw = |dot: Dot| theirs.context.covers(dot) || their_floor.covers(dot);
-        let mut context = self.context.clone();
-        context.join(&theirs.context);
+        let (my_context, their_context) = (self.shown(mine), theirs.shown(their_floor));
+        let mine_saw = |dot: Dot| my_context.covers(dot) || mine.covers(dot);
+        let theirs_saw = |dot: Dot| their_context.covers(dot) || their_floor.covers(dot);
+        let mut context = my_context.clone().into_owned();
+        context.join(&their_context);
         let mut joined = Self {
             id: self.id.clone(),
             context,
@@ -133,6 +137,17 @@ impl Pattern {
         };
         joined.include_live_dots(mine);
         joined
+    }
+
+    /// The context and what is live: that has been seen, though after damage no floor may say so.
+    fn shown(&self, floor: &VersionVector) -> Cow<'_, VersionVector> {
+        let covered = |dot: &Dot| floor.covers(*dot) || self.context.covers(*dot);
+        if self.live_dots().all(|dot| covered(&dot)) {
+            return Cow::Borrowed(&self.context);
+        }
+        let mut context = self.context.clone();
+        self.live_dots().for_each(|dot| context.include(dot));
+        Cow::Owned(context)
     }
 
     /// What is live has been seen: entries that only the other side's floor covered enter the

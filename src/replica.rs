@@ -12,13 +12,12 @@ mod speak;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use crate::codec::frame::HOLES_MAX;
 use crate::codec::knowledge_hash;
 use crate::disk::Overlay;
 use crate::index::Index;
 use crate::lattice::{Actor, VersionVector};
 use crate::pattern::{
-    Content, Digest, KeyHash, Pattern, PatternId, ReplicaId, Shape, SpaceId, WriteReport,
+    Content, Digest, KeyHash, Knowledge, Pattern, PatternId, ReplicaId, Shape, SpaceId, WriteReport,
 };
 use crate::port::{NetOutput, Peer, SessionId, SpaceTag};
 use crate::sync::{Chance, Millis, Outcome, Peers};
@@ -72,10 +71,11 @@ pub struct Absorb {
     pub states: Vec<Pattern>,
     /// Content they name.
     pub contents: Vec<Content>,
-    /// The knowledge vector of where they come from.
+    /// What is known where they come from, whatever the key.
     pub floor: VersionVector,
-    /// This is the last of a verified whole: its knowledge may be taken over.
-    pub complete: bool,
+    /// Set with the last of a verified whole, so that its knowledge may be taken over: the
+    /// [`View::life`] from before the first. What came since may have been lost in another.
+    pub complete: Option<u64>,
 }
 
 /// Sizes and open ends of a space.
@@ -89,8 +89,10 @@ pub struct Counts {
     pub residue: u64,
     /// Contents referred to and missing.
     pub wants: u64,
-    /// Keys lost to damage.
+    /// Keys lost to damage, and not asked for since.
     pub holes: u64,
+    /// Keys of which less is known than of the others: they may lack what damage has taken.
+    pub gaps: u64,
     /// Sessions open.
     pub sessions: u64,
     /// Sessions that ended, and how many of them broke.
@@ -119,10 +121,8 @@ pub struct Replica {
     tag: Option<SpaceTag>,
     index: Index,
     /// What is fully incorporated, our own events included.
-    knowledge: VersionVector,
-    /// What was known before a hole was closed.
-    once: knowledge::Once,
-    /// The sum over the rows of both and of the holes.
+    knowledge: Knowledge,
+    /// The sum over its rows.
     sum: Sum,
     actor: Option<Actor>,
     counter: u64,
@@ -132,8 +132,9 @@ pub struct Replica {
     silent: BTreeMap<KeyHash, VersionVector>,
     /// Keys whose record carries a context.
     contexts: BTreeSet<KeyHash>,
-    holes: BTreeSet<KeyHash>,
     sequence: u64,
+    /// The seed of this opening: nothing that was stored since has been lost to damage.
+    life: u64,
     /// Changes of live parts since open.
     changes: u64,
     chance: Chance,
@@ -150,7 +151,7 @@ pub struct Replica {
 impl Replica {
     /// Reads a space: its digest rows and knowledge, and the few records with a context.
     /// O(patterns) rows, no pattern decoded otherwise. Records that are damaged are set aside; more
-    /// than [`HOLES_MAX`] holes cannot be announced, and the claim to knowledge goes instead.
+    /// gaps than can be announced are given up.
     pub fn open(
         table: Table,
         me: ReplicaId,
@@ -173,8 +174,8 @@ impl Replica {
         for (key, row) in digests {
             replica.note_row(key, row, rows)?;
         }
-        if replica.holes.len() > HOLES_MAX {
-            replica.give_up_holes(rows)?;
+        if replica.knowledge.is_beyond_limits() {
+            replica.give_up_gaps(rows)?;
         }
         // Few rows, read so that damage in them is met here and not in the middle of a session.
         replica.table.wants(rows, None, usize::MAX)?;
@@ -184,11 +185,9 @@ impl Replica {
     fn empty(table: Table, me: ReplicaId, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         Self {
-            knowledge: VersionVector::new(),
-            once: knowledge::Once::default(),
+            knowledge: Knowledge::new(),
             sum: Sum::default(),
             sequence: 0,
-            holes: BTreeSet::new(),
             me,
             tag: None,
             index: Index::new(),
@@ -197,6 +196,7 @@ impl Replica {
             previous: BTreeMap::new(),
             silent: BTreeMap::new(),
             contexts: BTreeSet::new(),
+            life: seed,
             changes: 0,
             peers: Peers::new(chance.draw()),
             // Session ids must not repeat across replicas of one host: the host spaces them out.
@@ -288,7 +288,7 @@ impl Replica {
 
     fn knowledge_hash(&self) -> u64 {
         let beyond = |(key, vector): (&KeyHash, &VersionVector)| {
-            let rest = vector.beyond(&self.knowledge);
+            let rest = vector.beyond(self.knowledge.of(*key));
             (!rest.is_empty()).then_some((*key, rest))
         };
         let residue: Vec<(KeyHash, VersionVector)> =
@@ -324,9 +324,14 @@ impl<'r> View<'r> {
         self.replica.index.is_empty()
     }
 
-    /// The knowledge vector, our own events included.
-    pub fn knowledge(&self) -> &'r VersionVector {
+    /// What is fully incorporated, our own events included.
+    pub fn knowledge(&self) -> &'r Knowledge {
         &self.replica.knowledge
+    }
+
+    /// Another number after every reopening and every loss of a record.
+    pub fn life(&self) -> u64 {
+        self.replica.life
     }
 
     /// Equal at two replicas with equal roots iff they have nothing to tell each other.
@@ -394,12 +399,14 @@ impl<'r> View<'r> {
     /// Sizes and open ends.
     pub fn counts(&self) -> Counts {
         let knowledge = &self.replica.knowledge;
-        let beyond = |vector: &&VersionVector| !knowledge.dominates(vector);
+        let beyond =
+            |(key, vector): &(&KeyHash, &VersionVector)| !knowledge.of(**key).dominates(vector);
         Counts {
             patterns: self.replica.index.len(),
             contexts: self.replica.contexts.len() as u64,
-            residue: self.replica.silent.values().filter(beyond).count() as u64,
-            holes: self.replica.holes.len() as u64,
+            residue: self.replica.silent.iter().filter(beyond).count() as u64,
+            holes: knowledge.holes() as u64,
+            gaps: knowledge.gap_keys() as u64,
             sessions: self.replica.sessions.len() as u64,
             wants: self
                 .replica

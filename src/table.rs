@@ -14,7 +14,6 @@ mod space;
 pub use account::{Account, Sum};
 pub use audit::{Audited, Finding};
 pub use keys::{CHUNK_BYTES, META_REPLICA};
-pub use knowledge::{Hole, Vector};
 pub use mend::{checked_catalogue, mend_descriptor, mend_replica_id, rows_of, space_numbers};
 pub use patterns::DigestRow;
 pub use rows::{Lost, Sealed, TableError};

@@ -172,7 +172,9 @@ fn lose_a_record(world: &mut World, node: usize, pattern: &str) {
     let view = |node: usize| world.hosts[node].view(&space()).unwrap();
     let knows_all = |other: &usize| {
         let is_whole = view(*other).counts().holes == 0;
-        *other != node && is_whole && view(*other).knowledge().dominates(view(node).knowledge())
+        *other != node
+            && is_whole
+            && view(*other).knowledge().all().dominates(view(node).knowledge().all())
     };
     let backed = (0..world.hosts.len()).any(|other| knows_all(&other));
     if backed && world.get(node, pattern).is_some() {

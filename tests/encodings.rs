@@ -241,7 +241,7 @@ fn answer(held: Shape, theirs: Shape) -> Frame {
     let mut host = in_session(held);
     let standing = Standing { root: Digest([1; 32]), patterns: 1, knowledge_hash: 0 };
     let shape = Some(theirs);
-    let hello = Hello { standing, shape, knowledge_rows: 0, holes: Vec::new(), thorough: false };
+    let hello = Hello { standing, shape, knowledge_rows: 0, gaps: Vec::new(), thorough: false };
     let bytes = encode_frame(&Envelope { frame: Frame::Hello(hello), ends_turn: true });
     let frame = NetInput::Frame { session: SESSION, bytes };
     host.step(Millis(0), Input::Net(frame)).unwrap();

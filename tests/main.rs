@@ -6,6 +6,7 @@
 mod tidy;
 
 mod budget;
+
 #[cfg(feature = "cli")]
 mod cli;
 mod convergence;
@@ -26,6 +27,7 @@ mod identity;
 mod laws;
 #[cfg(feature = "store")]
 mod limits;
+mod lost;
 mod migrations;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod power;

@@ -4,18 +4,18 @@
 mod any;
 
 use consilience::codec::frame::{
-    ASKS_MAX, Ask, Envelope, FRAME_BYTES_MAX, Frame, HOLES_MAX, Hello, KNOWLEDGE_ROWS,
-    KNOWLEDGE_ROWS_MAX, MESSAGE_BYTES_MAX, PARTS_MAX, Part, Refusal, Scope, Standing,
-    WALK_NODES_MAX, WalkBody, WalkNode, decode_frame, encode_frame,
+    ASKS_MAX, Ask, Envelope, FRAME_BYTES_MAX, Frame, Hello, KNOWLEDGE_ROWS, KNOWLEDGE_ROWS_MAX,
+    MESSAGE_BYTES_MAX, PARTS_MAX, Part, Refusal, Scope, Standing, WALK_NODES_MAX, WalkBody,
+    WalkNode, decode_frame, encode_frame,
 };
 use consilience::codec::{
-    DecodeError, Rumor, decode_content, decode_record, decode_rumor, encode_content, encode_record,
-    encode_rumor,
+    DecodeError, GapForm, GapRows, Rumor, decode_content, decode_record, decode_rumor,
+    encode_content, encode_record, encode_rumor,
 };
 use consilience::lattice::{Actor, Dot};
 use consilience::pattern::{
-    Citation, Content, Contribution, Delta, Description, Digest, Encoding, EpisodeId, KeyHash,
-    Kills, Opinion, Pattern, PatternId, Ratio, ReplicaId, Shape, Voice,
+    Citation, Content, Contribution, Delta, Description, Digest, Encoding, EpisodeId, GAP_KEYS_MAX,
+    Hole, KeyHash, Kills, Opinion, Pattern, PatternId, Ratio, ReplicaId, Shape, Voice,
 };
 use consilience::sync::Chance;
 use proptest::prelude::*;
@@ -77,8 +77,10 @@ fn short(byte: u8) -> Digest {
 }
 
 fn hello(shape: Option<Shape>, thorough: bool) -> Frame {
-    let holes = vec![KeyHash([0x33; 16])];
-    Frame::Hello(Hello { standing: standing(), shape, knowledge_rows: 2, holes, thorough })
+    let keys = vec![KeyHash([0x33; 16])];
+    let rows = vec![(Actor(1), 0)];
+    let gaps = vec![GapRows { hole: Hole::Open, form: GapForm::Limits, keys, rows }];
+    Frame::Hello(Hello { standing: standing(), shape, knowledge_rows: 2, gaps, thorough })
 }
 
 /// An encoding was chosen, and nothing written yet.
@@ -289,7 +291,7 @@ fn frame_counts() -> Vec<(u8, Vec<u8>, usize)> {
     vec![
         (1, hello(&[1, 0]), 4_096),
         (1, hello(&[0]), KNOWLEDGE_ROWS_MAX),
-        (1, hello(&[0, 0]), HOLES_MAX),
+        (1, hello(&[0, 0]), GAP_KEYS_MAX),
         (2, vec![], KNOWLEDGE_ROWS),
         (3, vec![8], WALK_NODES_MAX),
         (4, vec![], ASKS_MAX),

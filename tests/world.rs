@@ -107,6 +107,9 @@ pub struct World {
     next_inbound: u64,
     /// Deliver in random order where the medium allows it.
     pub shuffle: bool,
+    /// Keep a copy of every rumor.
+    pub recording: bool,
+    recorded: Vec<(usize, Vec<u8>)>,
 }
 
 impl World {
@@ -123,6 +126,8 @@ impl World {
             ends: BTreeMap::new(),
             next_inbound: 1 << 63,
             shuffle: false,
+            recording: false,
+            recorded: Vec::new(),
         };
         for _ in 0..nodes {
             world.join();
@@ -234,6 +239,9 @@ impl World {
         match output {
             Output::Ended(report) => self.reports.push(report),
             Output::Net(NetOutput::Publish { bytes, .. }) => {
+                if self.recording {
+                    self.recorded.push((from, bytes.clone()));
+                }
                 for to in 0..self.hosts.len() {
                     let lost = self.chance.below(100) < self.loss || self.is_cut(from, to);
                     if to != from && !lost {
@@ -310,6 +318,15 @@ impl World {
         }
     }
 
+    /// Brings every recorded rumor of others once more.
+    pub fn replay(&mut self, to: usize) {
+        for (from, bytes) in self.recorded.clone() {
+            if from != to {
+                self.deliver(to, Cargo::Rumor(from, bytes));
+            }
+        }
+    }
+
     fn break_stream(&mut self, node: usize, session: SessionId) {
         if let Some((other, end)) = self.ends.remove(&(node, session)) {
             self.ends.remove(&(other, end));
@@ -376,6 +393,11 @@ impl World {
         let first = standing(&self.hosts[0]);
         let holes = |host: &Host| host.view(&space()).unwrap().counts().holes;
         first.2 == 0 && self.hosts.iter().all(|host| standing(host) == first && holes(host) == 0)
+    }
+
+    /// What a dump that begins now must name in its last piece.
+    pub fn life(&self, node: usize) -> Option<u64> {
+        self.hosts[node].view(&space()).map(|view| view.life())
     }
 
     pub fn root(&self, node: usize) -> Digest {

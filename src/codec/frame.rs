@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{DecodeError, Reader, canonical, put_bytes, put_varint, put_vector, text};
+use super::gaps::{GapRows, put_gaps, read_gaps};
 use super::record::{decode_content, decode_record, encode_content, encode_record};
 use crate::lattice::VersionVector;
 use crate::pattern::{Content, DIMENSION_MAX, Digest, Encoding, KeyHash, Pattern, Shape};
@@ -22,8 +23,6 @@ pub const MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
 pub const KNOWLEDGE_ROWS: usize = 8_192;
 /// Rows of a whole knowledge vector.
 pub const KNOWLEDGE_ROWS_MAX: usize = 1 << 20;
-/// Holes one Hello may announce: 16 bytes each.
-pub const HOLES_MAX: usize = 4_096;
 /// Nodes of one Walk frame.
 pub const WALK_NODES_MAX: usize = 4_096;
 /// Keys or digests asked for in one frame.
@@ -52,8 +51,8 @@ pub struct Hello {
     pub shape: Option<Shape>,
     /// How many rows of knowledge follow in [`Frame::Knowledge`].
     pub knowledge_rows: u32,
-    /// Keys whose state was lost to damage; knowledge counts for nothing there.
-    pub holes: Vec<KeyHash>,
+    /// Gaps in it, each in its shorter form.
+    pub gaps: Vec<GapRows>,
     /// Whole hashes and whole parts: the retry after unequal roots.
     pub thorough: bool,
 }
@@ -338,8 +337,7 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
         }
     }
     put_varint(out, hello.knowledge_rows.into());
-    put_varint(out, hello.holes.len() as u64);
-    hello.holes.iter().for_each(|key| out.extend_from_slice(&key.0));
+    put_gaps(out, &hello.gaps);
     out.push(u8::from(hello.thorough));
 }
 
@@ -351,9 +349,9 @@ fn read_hello(reader: &mut Reader<'_>) -> Result<Hello, DecodeError> {
     };
     let rows = reader.bounded(KNOWLEDGE_ROWS_MAX, "a count of knowledge rows")?;
     let knowledge_rows = u32::try_from(rows).unwrap_or(u32::MAX);
-    let holes = read_list(reader, HOLES_MAX, "holes", |r| Ok(KeyHash(r.array("a hole")?)))?;
+    let gaps = read_gaps(reader)?;
     let thorough = reader.byte("a flag")? == 1;
-    Ok(Hello { standing, shape, knowledge_rows, holes, thorough })
+    Ok(Hello { standing, shape, knowledge_rows, gaps, thorough })
 }
 
 fn read_shape(reader: &mut Reader<'_>) -> Result<Shape, DecodeError> {

@@ -2,8 +2,8 @@
 //! It must never know a hash function's alternatives; changing one is a new format.
 
 use super::record::{encode_citations, encode_content, encode_registers};
-use crate::lattice::VersionVector;
-use crate::pattern::{Content, Digest, KeyHash, Pattern, PatternId, SpaceId};
+use crate::lattice::{Dot, VersionVector};
+use crate::pattern::{Content, Digest, KeyHash, Knowledge, Pattern, PatternId, SpaceId};
 
 /// Where a pattern stands in the index of its space.
 pub fn key_hash(space: &SpaceId, id: &PatternId) -> KeyHash {
@@ -34,27 +34,34 @@ pub fn content_digest(content: &Content) -> Digest {
     Digest(*hasher.finalize().as_bytes())
 }
 
-/// Eight bytes that are equal iff knowledge and residue are: with equal roots, two replicas with
-/// equal hashes have nothing to tell each other, and dump the same bytes.
+/// Eight bytes that are equal iff knowledge, its gaps and residue are: with equal roots, two
+/// replicas with equal hashes have nothing to tell each other, and dump the same bytes.
 pub fn knowledge_hash<'p>(
-    knowledge: &VersionVector,
+    knowledge: &Knowledge,
     residue: impl Iterator<Item = (KeyHash, &'p VersionVector)>,
 ) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key("consilience knowledge v1");
-    update_vector(&mut hasher, knowledge);
+    update_rows(&mut hasher, knowledge.all().len(), knowledge.all().dots());
+    let gaps = knowledge.limits();
+    hasher.update(&(gaps.len() as u64).to_le_bytes());
+    for (key, limits) in gaps {
+        hasher.update(&key.0);
+        let rows = limits.iter().map(|(actor, n)| Dot::new(*actor, *n));
+        update_rows(&mut hasher, limits.len(), rows);
+    }
     for (key, vector) in residue {
         hasher.update(&key.0);
-        update_vector(&mut hasher, vector);
+        update_rows(&mut hasher, vector.len(), vector.dots());
     }
     let hash = hasher.finalize();
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
 }
 
-fn update_vector(hasher: &mut blake3::Hasher, vector: &VersionVector) {
-    hasher.update(&(vector.len() as u64).to_le_bytes());
-    for (actor, counter) in vector.rows() {
-        hasher.update(&actor.0.to_le_bytes());
-        hasher.update(&counter.to_le_bytes());
+fn update_rows(hasher: &mut blake3::Hasher, rows: usize, dots: impl Iterator<Item = Dot>) {
+    hasher.update(&(rows as u64).to_le_bytes());
+    for dot in dots {
+        hasher.update(&dot.actor.0.to_le_bytes());
+        hasher.update(&dot.counter.to_le_bytes());
     }
 }
 

@@ -6,14 +6,14 @@ use crate::disk::{Batch, Disk, Overlay};
 use crate::migrations;
 use crate::pattern::{KeyHash, ReplicaId, SpaceId};
 use crate::replica::{Replica, Trust};
-use crate::table::{self, Finding, Lost, Table, TableError};
+use crate::table::{self, Finding, Table, TableError};
 
 /// Rows or records of one durable batch.
 const PIECE: usize = 512;
 /// Most findings named one by one; the rest is counted.
 const NAMED_MAX: usize = 100;
 
-/// What to do about holes, those found before included.
+/// What to do about keys lost to damage, those found before included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holes {
     /// They stay until a peer brings what was lost.
@@ -157,10 +157,11 @@ fn repair_space(disk: &mut dyn Disk, table: &Table, holes: Holes) -> Result<Mend
     }
     let give_up = holes == Holes::GiveUp;
     change(disk, |rows| {
-        records.iter().try_for_each(|key| table.set_aside(rows, Lost::Record(*key)))?;
+        records.iter().try_for_each(|key| table.drop_record(rows, *key))?;
+        table.lose(rows, &records)?;
         let mut replica = Replica::open(table.clone(), ReplicaId(0), 0, Trust::Staged, rows)?;
-        if give_up && replica.holes() > 0 {
-            replica.give_up_holes(rows)?;
+        if give_up && replica.gaps() > 0 {
+            replica.give_up_gaps(rows)?;
             mended.claim = Claim::Dropped;
         }
         mended.holes = replica.holes();

@@ -147,7 +147,8 @@ impl Pattern {
         if seen(delta.dot) {
             return DeltaOutcome::Covered;
         }
-        if !delta.builds_on().all(seen) {
+        let live = |dot: Dot| self.live_dots().any(|held| held == dot);
+        if !delta.builds_on().all(|dot| seen(dot) || live(dot)) {
             return DeltaOutcome::Gap;
         }
         let kills = &delta.kills;

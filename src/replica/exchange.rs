@@ -255,10 +255,8 @@ impl Replica {
         match outcome {
             Outcome::Equal => self.peers.agreed(peer, self.standing(), now, false),
             Outcome::Complete => {
-                if let (Some(knowledge), Some(hello)) =
-                    (live.session.their_knowledge(), live.session.their_hello())
-                {
-                    self.take_over(rows, knowledge, &hello.holes)?;
+                if let Some(knowledge) = live.session.their_knowledge() {
+                    self.take_over(rows, knowledge)?;
                 }
                 self.thorough.remove(&peer);
                 let moved = live.report.parts != (0, 0);

@@ -12,7 +12,7 @@ use crate::codec::frame::{
 use crate::codec::{key_hash, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
-use crate::pattern::{Content, Digest, Encoding, KeyHash, Pattern, ReplicaId, Shape};
+use crate::pattern::{Content, Digest, Encoding, KeyHash, Knowledge, Pattern, ReplicaId, Shape};
 use crate::port::SessionId;
 use crate::table::TableError;
 
@@ -226,6 +226,7 @@ impl Replica {
         let live = self.live(session)?;
         let known = live.session.their_knowledge().cloned().unwrap_or_default();
         let news = mine.is_some_and(|pattern| {
+            let known = known.of(key);
             !known.dominates(&pattern.context) || pattern.live_dots().any(|dot| !known.covers(dot))
         });
         let thorough = live.session.is_thorough();
@@ -238,16 +239,10 @@ impl Replica {
         Ok(())
     }
 
-    /// The floor a peer's part stands on: its knowledge, except for keys it has lost.
-    fn their_floor(&self, session: SessionId, key: KeyHash) -> Arc<VersionVector> {
-        let Some(live) = self.sessions.get(&session) else {
-            return Arc::default();
-        };
-        let lost = live.session.their_hello().is_some_and(|hello| hello.holes.contains(&key));
-        if lost {
-            return Arc::default();
-        }
-        live.session.their_knowledge().cloned().unwrap_or_default()
+    /// What the peer has said it knows: a part stands on what that says of its key.
+    fn their_knowledge(&self, session: SessionId) -> Arc<Knowledge> {
+        let live = self.sessions.get(&session);
+        live.and_then(|live| live.session.their_knowledge().cloned()).unwrap_or_default()
     }
 
     fn hear_part(
@@ -259,21 +254,15 @@ impl Replica {
         self.check_pattern_claims(&part.state, rows)?;
         let key = key_hash(self.table.id(), &part.state.id);
         let mine = self.table.load(rows, key)?;
-        let hole = self.holes.contains(&key);
         let live = self.live(session)?;
         live.report.parts.0 += 1;
-        if hole && part.scope == Scope::Fresh {
-            // What it leaves out is not here: of a hole only the whole can tell.
-            live.session.ask(key, Scope::Whole);
-            return Ok(());
-        }
         let announced = live.session.announced().cloned().unwrap_or_default();
-        let Some(theirs) = rebuild(part, mine.as_ref(), &announced)? else {
+        let Some(theirs) = rebuild(part, mine.as_ref(), announced.of(key))? else {
             live.session.ask(key, Scope::Whole);
             return Ok(());
         };
-        let floor = self.their_floor(session, key);
-        let joined = self.join_state(rows, key, mine.as_ref(), &theirs, &floor);
+        let knowledge = self.their_knowledge(session);
+        let joined = self.join_state(rows, key, mine.as_ref(), &theirs, knowledge.of(key));
         let (change, after) = match joined {
             Err(TableError::Limit { id, rule }) => {
                 tracing::warn!(pattern = id, rule, "left out a pattern that would break a limit");
@@ -308,8 +297,8 @@ impl Replica {
             return Ok(());
         };
         let nothing = Pattern::new(mine.id.clone());
-        let floor = self.their_floor(session, key);
-        let (change, _) = self.join_state(rows, key, Some(&mine), &nothing, &floor)?;
+        let knowledge = self.their_knowledge(session);
+        let (change, _) = self.join_state(rows, key, Some(&mine), &nothing, knowledge.of(key))?;
         let live = self.live(session)?;
         live.own_changes += u64::from(change.before != change.after);
         if change.after.is_some() {
@@ -354,10 +343,10 @@ impl Replica {
             return Ok(());
         }
         let before = self.table.load(rows, key)?;
-        let floor = self.their_floor(session, key);
+        let knowledge = self.their_knowledge(session);
         let mut after = before.clone().unwrap_or_else(|| Pattern::new(part.state.id.clone()));
         after.context.join(&part.state.context);
-        after.context.join(&self.implied_by(key, &floor));
+        after.context.join(&self.implied_by(key, knowledge.of(key)));
         if let Some(rule) = after.broken_limit() {
             return Err(Broken::malformed(rule).into());
         }

@@ -10,8 +10,8 @@ use crate::codec::{content_digest, key_hash};
 use crate::disk::Overlay;
 use crate::lattice::{Actor, Dot};
 use crate::pattern::{
-    Content, Contribution, Edit, Encoding, KeyHash, Observation, Opinion, Pattern, PatternId,
-    Ratio, Shape, Write, WriteReport,
+    Content, Contribution, DeltaOutcome, Edit, Encoding, KeyHash, Observation, Opinion, Pattern,
+    PatternId, Ratio, Shape, Write, WriteReport,
 };
 use crate::sync::Millis;
 use crate::table::{Change, TableError};
@@ -67,7 +67,8 @@ impl Replica {
             (self.counter, self.actor) = (counter, actor);
             return Ok(Change { before: unchanged, after: unchanged });
         };
-        after.apply(&delta, self.floor_of(key));
+        let outcome = after.apply(&delta, self.floor_of(key));
+        debug_assert_eq!(outcome, DeltaOutcome::Applied, "an edit of what is held here");
         self.previous.insert(key, dot.counter);
         self.know(rows, dot)?;
         let (change, _) = self.settle(rows, key, before, after)?;
@@ -129,7 +130,8 @@ impl Replica {
                 continue;
             };
             if let Some(delta) = pattern.plan(&edit, Dot::new(actor, counter), 0) {
-                pattern.apply(&delta, &self.knowledge);
+                let key = key_hash(self.table.id(), write.id());
+                pattern.apply(&delta, self.floor_of(key));
             }
             if let Some(rule) = pattern.broken_limit() {
                 return Err(TableError::Limit { id: write.id().to_string(), rule });

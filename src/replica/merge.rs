@@ -148,8 +148,15 @@ impl Replica {
         for content in &absorb.contents {
             self.keep_content(rows, content)?;
         }
-        if absorb.complete {
-            self.take_over(rows, &absorb.floor, &[])?;
+        match absorb.complete {
+            Some(life) if life == self.life => {
+                self.take_over(rows, &absorb.floor.clone().into())?;
+            }
+            Some(_) => {
+                let space = self.table.id();
+                tracing::warn!(%space, "met damage during a load: its knowledge is not taken over");
+            }
+            None => {}
         }
         Ok(report)
     }
@@ -209,7 +216,7 @@ impl Replica {
         // A seed that comes again, which it never should, must not bring back an actor.
         let mut fresh = || loop {
             let actor = Actor(chance.draw());
-            if knowledge.get(actor) == 0 {
+            if knowledge.all().get(actor) == 0 {
                 return actor;
             }
         };

@@ -158,12 +158,9 @@ impl Replica {
             self.change_actor(actor, rows)?;
         }
         let key = key_hash(self.table.id(), &delta.id);
-        if self.holes.contains(&key) {
-            return Ok(DeltaOutcome::Gap);
-        }
         let before = self.table.load(rows, key)?;
         let mut after = before.clone().unwrap_or_else(|| Pattern::new(delta.id.clone()));
-        let outcome = after.apply(delta, &self.knowledge);
+        let outcome = after.apply(delta, self.floor_of(key));
         if outcome != DeltaOutcome::Applied {
             return Ok(outcome);
         }

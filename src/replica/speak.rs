@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::exchange::Live;
 use super::{Output, Replica};
 use crate::codec::frame::{
-    ASKS_MAX, Envelope, FRAGMENT_BYTES, FRAME_BYTES_GOAL, FRAME_BYTES_MAX, Frame, HOLES_MAX, Hello,
+    ASKS_MAX, Envelope, FRAGMENT_BYTES, FRAME_BYTES_GOAL, FRAME_BYTES_MAX, Frame, Hello,
     KNOWLEDGE_ROWS_MAX, PARTS_MAX, Part, Scope, encode_frame,
 };
-use crate::codec::{encode_content, encode_record, state_digest};
+use crate::codec::{GapRows, encode_content, encode_record, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
-use crate::pattern::{KeyHash, Pattern};
+use crate::pattern::{KeyHash, Knowledge, Pattern};
 use crate::port::{NetOutput, SessionId};
 use crate::sync::{Emit, show};
 use crate::table::TableError;
@@ -80,7 +80,7 @@ impl Replica {
             Emit::Hello { thorough } => vec![self.hello(session, *thorough)],
             Emit::Knowledge(range) => {
                 let announced = self.announced(session);
-                let page = announced.rows()[range.clone()].to_vec();
+                let page = announced.all().rows()[range.clone()].to_vec();
                 let page = VersionVector::from_sorted(page).expect("rows of a vector are sorted");
                 vec![Frame::Knowledge(page)]
             }
@@ -102,7 +102,7 @@ impl Replica {
         })
     }
 
-    fn announced(&self, session: SessionId) -> Arc<VersionVector> {
+    fn announced(&self, session: SessionId) -> Arc<Knowledge> {
         let live = self.sessions.get(&session);
         live.and_then(|live| live.session.announced().cloned()).unwrap_or_default()
     }
@@ -111,15 +111,13 @@ impl Replica {
     fn hello(&mut self, session: SessionId, thorough: bool) -> Frame {
         let standing = self.standing();
         // A lower floor is sound: rows that do not fit are not announced at all.
-        let rows = self.knowledge.rows().iter().take(KNOWLEDGE_ROWS_MAX).copied().collect();
-        let announced = VersionVector::from_sorted(rows).expect("rows of a vector are sorted");
-        // Never more than HOLES_MAX: opening a space with more gives its knowledge up instead.
-        let holes = self.holes.iter().take(HOLES_MAX).copied().collect();
+        let mut announced = self.knowledge.clone();
+        announced.truncate(KNOWLEDGE_ROWS_MAX);
         let hello = Hello {
             standing,
             shape: self.table.shape(),
-            knowledge_rows: u32::try_from(announced.len()).expect("at most 2^20"),
-            holes,
+            knowledge_rows: u32::try_from(announced.all().len()).expect("at most 2^20"),
+            gaps: GapRows::of(&announced),
             thorough,
         };
         if let Some(live) = self.sessions.get_mut(&session) {
@@ -161,8 +159,8 @@ impl Replica {
         Ok(frames)
     }
 
-    /// What travels for one key: entries the peer's knowledge does not cover, unless all are wanted
-    /// or the peer has lost the key. A key of which nothing is held any more has no part.
+    /// What travels for one key: entries the peer's knowledge of it does not cover, unless all are
+    /// wanted. A key of which nothing is held any more has no part.
     fn part(
         &self,
         session: SessionId,
@@ -177,15 +175,15 @@ impl Replica {
             return Ok(None);
         };
         let digest = state_digest(&state);
-        let lost = live.session.their_hello().is_some_and(|hello| hello.holes.contains(&key));
-        let scope = if lost || live.session.is_thorough() { Scope::Whole } else { scope };
+        let scope = if live.session.is_thorough() { Scope::Whole } else { scope };
         if scope == Scope::Fresh
             && let Some(known) = live.session.their_knowledge()
         {
+            let known = known.of(key);
             state = state.filtered(|dot| !known.covers(dot));
         }
-        if let Some(announced) = live.session.announced().filter(|_| self.holes.is_empty()) {
-            state.context = state.context.beyond(announced);
+        if let Some(announced) = live.session.announced() {
+            state.context = state.context.beyond(announced.of(key));
         }
         Ok(Some(Part { state, digest, scope }))
     }
@@ -218,13 +216,9 @@ impl Replica {
         let live = self.sessions.get(&session);
         let known = live.and_then(|live| live.session.their_knowledge().cloned());
         let known = known.unwrap_or_default();
-        let theirs = live.and_then(|live| live.session.their_hello());
         let mut parts = Vec::new();
         for (key, silent) in &self.silent {
-            let lost = theirs.is_some_and(|hello| hello.holes.contains(key));
-            // What the peer announced it knows itself, unless it has lost the key.
-            let known = if lost { &VersionVector::new() } else { &*known };
-            let context = silent.beyond(&announced).beyond(known);
+            let context = silent.beyond(announced.of(*key)).beyond(known.of(*key));
             if context.is_empty() {
                 continue;
             }

@@ -8,6 +8,8 @@ use super::space::contents_of;
 use super::spool::Spool;
 use super::{DumpMode, PatternStore, ReadError};
 use crate::codec::dump::{End, Header, encode_end, encode_header, encode_pattern, encode_values};
+use crate::codec::key_hash;
+use crate::lattice::Dot;
 use crate::pattern::{Pattern, PatternId, SpaceId};
 use crate::replica::View;
 
@@ -65,7 +67,7 @@ fn write_dump(
         mode,
         space: space.clone(),
         shape: view.shape(),
-        knowledge: view.knowledge().clone(),
+        knowledge: view.knowledge().everywhere(),
         root: view.root(),
         patterns: view.len(),
     };
@@ -79,7 +81,10 @@ fn write_dump(
         let Some(pattern) = pattern else { continue };
         let contents = contents_of(view, &pattern)?;
         let line = match mode {
-            DumpMode::State => encode_pattern(&pattern, &contents, &header.knowledge),
+            DumpMode::State => {
+                let pattern = standing_alone(space, view, pattern);
+                encode_pattern(&pattern, &contents, &header.knowledge)
+            }
             DumpMode::Values => encode_values(&pattern, &contents),
         };
         writeln!(out, "{line}")?;
@@ -88,6 +93,18 @@ fn write_dump(
     let end = End { patterns, root: header.root };
     writeln!(out, "{}", encode_end(&end))?;
     Ok(())
+}
+
+/// A state for whoever knows only what is known of every key: with gaps that is less than what is
+/// known of this one, and its context must say the rest of what it has seen of live actors.
+fn standing_alone(space: &SpaceId, view: &View<'_>, mut pattern: Pattern) -> Pattern {
+    if !view.knowledge().gaps().is_empty() {
+        let known = view.knowledge().of(key_hash(space, &pattern.id));
+        let seen = |dot: Dot| Dot::new(dot.actor, known.get(dot.actor).max(dot.counter));
+        let seen: Vec<Dot> = pattern.live_dots().map(seen).collect();
+        seen.into_iter().for_each(|dot| pattern.context.include(dot));
+    }
+    pattern
 }
 
 /// What a dump has a line for: live patterns are read again later, dead ones are small.
@@ -107,11 +124,11 @@ impl Record {
 
 fn records(view: &View<'_>, mode: DumpMode) -> Result<Vec<Record>, ReadError> {
     let mut records = Vec::new();
-    let knowledge = view.knowledge();
+    let knowledge = view.knowledge().everywhere();
     view.for_each(&mut |pattern| {
         if !pattern.is_dead() {
             records.push(Record::Live(pattern.id.clone()));
-        } else if mode == DumpMode::State && !pattern.context.beyond(knowledge).is_empty() {
+        } else if mode == DumpMode::State && !pattern.context.beyond(&knowledge).is_empty() {
             records.push(Record::Dead(pattern.clone()));
         }
         ControlFlow::Continue(())

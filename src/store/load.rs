@@ -197,7 +197,8 @@ impl PatternStore {
                         Some(shape) => self.create_space_as(&header.space, shape)?,
                         None => self.create_space(&header.space)?,
                     }
-                    dump = Some(Applying::new(&header));
+                    let life = self.view_or_refuse(&header.space, |view| Ok(view.life()))?;
+                    dump = Some(Applying::new(&header, life));
                 }
                 (Line::Pattern(pattern), Some(dump)) => {
                     dump.add(pattern, bytes);
@@ -261,10 +262,12 @@ struct Applying {
     batch: Absorb,
     bytes: usize,
     seen: BTreeSet<PatternId>,
+    /// See [`Absorb::complete`].
+    life: u64,
 }
 
 impl Applying {
-    fn new(header: &Header) -> Self {
+    fn new(header: &Header, life: u64) -> Self {
         let floor = header.knowledge.clone();
         Self {
             space: header.space.clone(),
@@ -272,6 +275,7 @@ impl Applying {
             floor,
             bytes: 0,
             seen: BTreeSet::new(),
+            life,
         }
     }
 
@@ -307,7 +311,7 @@ impl Applying {
                 }
             }
         }
-        self.batch.complete = true;
+        self.batch.complete = Some(self.life);
         self.flush(store, report)?;
         Ok(())
     }

@@ -10,10 +10,11 @@ mod walk;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::codec::GapRows;
 use crate::codec::frame::{ASKS_MAX, Ask, Hello, KNOWLEDGE_ROWS, Scope, Standing};
 use crate::index::{Index, Prefix};
 use crate::lattice::VersionVector;
-use crate::pattern::{Digest, KeyHash};
+use crate::pattern::{Digest, KeyHash, Knowledge};
 pub use walk::show;
 
 /// Turns after which a session is given up: a walk takes at most 33, exchanges a handful.
@@ -90,7 +91,26 @@ pub(super) struct Range {
 #[derive(Clone, Debug)]
 struct Theirs {
     hello: Hello,
-    knowledge: Arc<VersionVector>,
+    rows: VersionVector,
+    /// Once all rows have come.
+    knowledge: Option<Arc<Knowledge>>,
+}
+
+impl Theirs {
+    /// Rows of knowledge; the last of them complete it.
+    fn take(&mut self, rows: &VersionVector) -> bool {
+        let announced = self.hello.knowledge_rows as usize;
+        if self.knowledge.is_some() {
+            return rows.is_empty();
+        }
+        self.rows.join(rows);
+        if self.rows.len() < announced {
+            return true;
+        }
+        let knowledge = GapRows::below(std::mem::take(&mut self.rows), &self.hello.gaps);
+        self.knowledge = knowledge.filter(|all| all.all().len() == announced).map(Arc::new);
+        self.knowledge.is_some()
+    }
 }
 
 /// One side of one session.
@@ -101,7 +121,7 @@ pub struct Session {
     beat_due: bool,
     hello_due: bool,
     thorough: bool,
-    mine: Option<(Standing, Arc<VersionVector>)>,
+    mine: Option<(Standing, Arc<Knowledge>)>,
     theirs: Option<Theirs>,
     knowledge_sent: usize,
     walking: bool,
@@ -165,15 +185,13 @@ impl Session {
 
     /// What we announced: the floor `forget` must not go beyond while the session is open, and the
     /// one against which the peer leaves entries out.
-    pub fn announced(&self) -> Option<&Arc<VersionVector>> {
+    pub fn announced(&self) -> Option<&Arc<Knowledge>> {
         self.mine.as_ref().map(|mine| &mine.1)
     }
 
     /// The peer's announced knowledge, where it has arrived in full.
-    pub fn their_knowledge(&self) -> Option<&Arc<VersionVector>> {
-        let theirs = self.theirs.as_ref()?;
-        let all = theirs.hello.knowledge_rows as usize == theirs.knowledge.len();
-        all.then_some(&theirs.knowledge)
+    pub fn their_knowledge(&self) -> Option<&Arc<Knowledge>> {
+        self.theirs.as_ref()?.knowledge.as_ref()
     }
 
     /// What the peer has said of itself.
@@ -187,7 +205,7 @@ impl Session {
     }
 
     /// Notes what our Hello says: standing and knowledge are one snapshot.
-    pub fn announce(&mut self, standing: Standing, knowledge: Arc<VersionVector>) {
+    pub fn announce(&mut self, standing: Standing, knowledge: Arc<Knowledge>) {
         self.mine = Some((standing, knowledge));
         self.hello_due = false;
     }
@@ -212,7 +230,7 @@ impl Session {
         }
     }
 
-    /// The peer introduces itself. False where it may not do so now.
+    /// The peer introduces itself. False where it may not do so now, or not like this.
     pub fn on_hello(&mut self, hello: Hello) -> bool {
         if self.theirs.is_some() {
             return false;
@@ -221,17 +239,16 @@ impl Session {
         // Whoever introduces itself second has seen both roots and opens the walk.
         self.walking = self.mine.is_some();
         self.thorough |= hello.thorough;
-        self.theirs = Some(Theirs { hello, knowledge: Arc::default() });
-        true
+        let mut theirs = Theirs { hello, rows: VersionVector::new(), knowledge: None };
+        let fits = theirs.take(&VersionVector::new());
+        self.theirs = Some(theirs);
+        fits
     }
 
-    /// Rows of the peer's knowledge. False where more come than were announced.
+    /// Rows of the peer's knowledge. False where more come than were announced, or its gaps
+    /// contradict each other.
     pub fn on_knowledge(&mut self, rows: &VersionVector) -> bool {
-        let Some(theirs) = &mut self.theirs else {
-            return false;
-        };
-        Arc::make_mut(&mut theirs.knowledge).join(rows);
-        theirs.knowledge.len() <= theirs.hello.knowledge_rows as usize
+        self.theirs.as_mut().is_some_and(|theirs| theirs.take(rows))
     }
 
     /// The peer asks for keys.
@@ -298,7 +315,7 @@ impl Session {
     }
 
     fn owes_anything(&self) -> bool {
-        let rows = self.mine.as_ref().map_or(0, |mine| mine.1.len());
+        let rows = self.mine.as_ref().map_or(0, |mine| mine.1.all().len());
         self.hello_due
             || self.knowledge_sent < rows
             || self.beat_due
@@ -341,7 +358,7 @@ impl Session {
     }
 
     fn next_owed(&mut self) -> Option<Emit> {
-        let rows = self.mine.as_ref().map_or(0, |mine| mine.1.len());
+        let rows = self.mine.as_ref().map_or(0, |mine| mine.1.all().len());
         if self.knowledge_sent < rows {
             let from = self.knowledge_sent;
             self.knowledge_sent = rows.min(from + KNOWLEDGE_ROWS);

@@ -6,14 +6,14 @@
 //! it speaks of would then read as deletions, here and at every peer, so every batch carries this
 //! row and every open compares it.
 
-use super::keys::{account_key, hole_key};
-use super::knowledge::{Hole, Vector};
+use super::keys::{account_key, knowledge_key};
+use super::knowledge::gap_rows;
 use super::rows::{Sealed, TableError};
 use super::space::Table;
 use crate::codec::checksum;
 use crate::disk::Overlay;
 use crate::lattice::Actor;
-use crate::pattern::{Digest, KeyHash};
+use crate::pattern::{Digest, Knowledge};
 
 /// What the rows of a space add up to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +24,7 @@ pub struct Account {
     pub patterns: u64,
     /// The number of the latest change.
     pub sequence: u64,
-    /// The sum over all rows of both vectors and all holes.
+    /// The sum over all rows of knowledge.
     pub sum: Sum,
 }
 
@@ -33,20 +33,27 @@ pub struct Account {
 pub struct Sum(u64);
 
 impl Sum {
-    /// Counts a row of the vector in place of the one before; a counter of 0 is no row.
-    pub fn count(&mut self, vector: Vector, actor: Actor, before: u64, after: u64) {
-        self.0 = self.0.wrapping_sub(vector_share(vector, actor, before));
-        self.0 = self.0.wrapping_add(vector_share(vector, actor, after));
-    }
-
-    /// Counts a hole.
-    pub fn count_hole(&mut self, key: KeyHash, hole: Hole) {
-        self.0 = self.0.wrapping_add(share(&hole_key(0, key), &[hole as u8]));
+    /// Counts the row of an actor in place of the one before; a counter of 0 is no row.
+    pub fn count(&mut self, actor: Actor, before: u64, after: u64) {
+        self.0 = self.0.wrapping_sub(actor_share(actor, before));
+        self.0 = self.0.wrapping_add(actor_share(actor, after));
     }
 }
 
-fn vector_share(vector: Vector, actor: Actor, counter: u64) -> u64 {
-    if counter == 0 { 0 } else { share(&vector.key(0, actor), &counter.to_le_bytes()) }
+impl From<&Knowledge> for Sum {
+    /// The sum over all rows it is written in. O(actors + gaps).
+    fn from(knowledge: &Knowledge) -> Self {
+        let mut sum = Self::default();
+        knowledge.all().rows().iter().for_each(|(actor, n)| sum.count(*actor, 0, *n));
+        for (key, value) in gap_rows(0, knowledge) {
+            sum.0 = sum.0.wrapping_add(share(&key, &value));
+        }
+        sum
+    }
+}
+
+fn actor_share(actor: Actor, counter: u64) -> u64 {
+    if counter == 0 { 0 } else { share(&knowledge_key(0, actor), &counter.to_le_bytes()) }
 }
 
 fn share(key: &[u8], value: &[u8]) -> u64 {

@@ -29,10 +29,10 @@ pub(super) enum Family {
     Knowledge,
     /// `w` content that is referred to and missing.
     Want,
-    /// `h` keys whose state was lost to damage.
+    /// `h` keys that stand in a gap of the knowledge: their state was lost to damage.
     Hole,
-    /// `o` one row per actor of what was known before a hole was closed.
-    Once,
+    /// `o` by gap, one row per actor of whose events less is known there.
+    Limit,
     /// `l` the change log.
     Log,
     /// `a` what the rows of a space must add up to. First of all families, far from `s`: one
@@ -51,7 +51,7 @@ impl Family {
         Self::Hole,
         Self::Knowledge,
         Self::Log,
-        Self::Once,
+        Self::Limit,
         Self::Register,
         Self::Space,
         Self::Want,
@@ -68,7 +68,7 @@ impl Family {
             Self::Knowledge => b'k',
             Self::Want => b'w',
             Self::Hole => b'h',
-            Self::Once => b'o',
+            Self::Limit => b'o',
             Self::Log => b'l',
             Self::Account => b'a',
         }
@@ -90,7 +90,7 @@ impl Family {
 
 /// Rows that are only true together.
 pub(super) const CLAIMS: [Family; 4] =
-    [Family::Knowledge, Family::Once, Family::Hole, Family::Account];
+    [Family::Knowledge, Family::Limit, Family::Hole, Family::Account];
 /// Rows that may go when they are damaged: the rest says again what they said, or does without.
 pub(super) const EXPENDABLE: [Family; 2] = [Family::Want, Family::Log];
 
@@ -128,8 +128,8 @@ pub(super) fn knowledge_key(space: u32, actor: Actor) -> Vec<u8> {
     Family::Knowledge.key(space, &actor.0.to_be_bytes())
 }
 
-pub(super) fn once_key(space: u32, actor: Actor) -> Vec<u8> {
-    Family::Once.key(space, &actor.0.to_be_bytes())
+pub(super) fn limit_key(space: u32, gap: u32, actor: Actor) -> Vec<u8> {
+    Family::Limit.key(space, &[&gap.to_be_bytes()[..], &actor.0.to_be_bytes()].concat())
 }
 
 pub(super) fn want_key(space: u32, digest: Digest) -> Vec<u8> {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::keys::{CHUNK_BYTES, Family, digest_key, episodes_key, register_key};
-use super::knowledge::Hole;
 use super::rows::{Lost, Sealed, TableError, drop_rows};
 use super::space::{Change, Table};
 use crate::codec::{
@@ -238,16 +237,6 @@ impl Table {
             drop_rows(rows, &family.key(self.number, &key.0), |_, _| true)?;
         }
         Ok(())
-    }
-
-    /// Drops every row of a record without reading it, and marks the key as a hole.
-    pub(super) fn set_record_aside(
-        &self,
-        rows: &mut Overlay<'_>,
-        key: KeyHash,
-    ) -> Result<(), TableError> {
-        self.drop_record(rows, key)?;
-        self.write_hole(rows, key, Some(Hole::Open))
     }
 }
 

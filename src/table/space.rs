@@ -150,7 +150,10 @@ impl Table {
     /// Takes what is damaged out of the way: a record becomes a hole, content becomes wanted.
     pub fn set_aside(&self, rows: &mut Overlay<'_>, lost: Lost) -> Result<(), TableError> {
         match lost {
-            Lost::Record(key) => self.set_record_aside(rows, key),
+            Lost::Record(key) => {
+                self.drop_record(rows, key)?;
+                self.lose(rows, &[key])
+            }
             Lost::Content(digest) => self.set_content_aside(rows, digest),
         }
     }

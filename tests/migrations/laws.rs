@@ -33,11 +33,11 @@ struct Model {
 impl Model {
     fn of(host: &Host) -> Self {
         let view = host.view(&space()).unwrap();
-        let mut model = Self { knowledge: view.knowledge().clone(), ..Self::default() };
+        let mut model = Self { knowledge: view.knowledge().everywhere(), ..Self::default() };
         view.for_each(&mut |pattern| {
             // A replica forgets when it gets round to it.
             let mut pattern = pattern.clone();
-            pattern.forget(view.knowledge());
+            pattern.forget(view.knowledge().all());
             if !pattern.is_dead() || !pattern.context.is_empty() {
                 model.patterns.insert(pattern.id.clone(), pattern);
             }
@@ -203,7 +203,7 @@ fn join_hosts(mine: &mut Host, theirs: &Host) {
 }
 
 fn without_contents(absorb: Absorb) -> Absorb {
-    Absorb { contents: Vec::new(), complete: false, ..absorb }
+    Absorb { contents: Vec::new(), ..absorb }
 }
 
 fn cases() -> u64 {

@@ -4,10 +4,11 @@
 use consilience::codec::frame::{
     Ask, Frame, Hello, Part, Refusal, Scope, Standing, WalkBody, WalkNode,
 };
+use consilience::codec::{GapForm, GapRows};
 use consilience::lattice::{Actor, Dot};
 use consilience::pattern::{
-    Citation, Content, Contribution, Delta, Description, Digest, Encoding, KeyHash, Kills, Opinion,
-    Pattern, Ratio, ReplicaId, Shape, Voice,
+    Citation, Content, Contribution, Delta, Description, Digest, Encoding, Hole, KeyHash, Kills,
+    Opinion, Pattern, Ratio, ReplicaId, Shape, Voice,
 };
 use consilience::sync::Chance;
 
@@ -130,9 +131,24 @@ impl Any {
         let encoding = self.encoding();
         let shape = self.flag().then_some(Shape { dimension, encoding });
         let knowledge_rows = u32::try_from(self.number(1 << 20)).unwrap();
-        let holes = self.list(4, |any| KeyHash(any.bytes()));
+        let gaps = self.list(4, Self::gap);
         let (standing, thorough) = (self.standing(), self.flag());
-        Frame::Hello(Hello { standing, shape, knowledge_rows, holes, thorough })
+        Frame::Hello(Hello { standing, shape, knowledge_rows, gaps, thorough })
+    }
+
+    fn gap(&mut self) -> GapRows {
+        let (hole, form) = match self.below(4) {
+            0 => (Hole::Open, GapForm::Limits),
+            1 => (Hole::Closed, GapForm::Limits),
+            2 => (Hole::Open, GapForm::Floor),
+            _ => (Hole::Closed, GapForm::Floor),
+        };
+        let mut keys = self.sorted(4, |any| KeyHash(any.bytes()));
+        keys.push(KeyHash([0xff; 16]));
+        let actors = self.sorted(4, |any| Actor(any.number(1 << 40)));
+        let least = u64::from(form == GapForm::Floor);
+        let rows = actors.into_iter().map(|actor| (actor, least + self.number(1 << 20))).collect();
+        GapRows { hole, form, keys, rows }
     }
 
     pub fn frame(&mut self, kind: u8) -> Frame {

@@ -103,7 +103,7 @@ fn space_row(space: String, view: &View<'_>) -> SpaceRow {
         wants: counts.wants,
         holes: counts.holes,
         shape: view.shape().map(shape_row),
-        actors: view.knowledge().len() as u64,
+        actors: view.knowledge().all().len() as u64,
         version: view.version(),
         sessions: counts.sessions,
         sessions_ended: counts.sessions_ended,

@@ -58,7 +58,7 @@ pub trait Disk: Send + Sync {
     fn flush(&mut self) -> Result<(), DiskError>;
 
     /// The bytes this disk occupies, dead space included; 0 when they cannot be counted, because
-    /// the number only steers compaction.
+    /// the number only steers compaction. O(1).
     fn bytes_on_disk(&self) -> u64;
 
     /// The bytes of all keys and values that reads can see; O(1).

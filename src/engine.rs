@@ -87,6 +87,10 @@ struct Shared {
     watchers: Mutex<Vec<SyncSender<()>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     clock: Arc<dyn Fn() -> Millis + Send + Sync>,
+    /// Tags that the next group sets. Whoever brings one must not wait for the gate: a compaction
+    /// reads under it for long, and readers queue up behind a writer that waits.
+    tags: Mutex<Vec<(SpaceId, SpaceTag)>>,
+    compaction_floor_bytes: u64,
     /// A compaction is looked for beyond so many bytes on disk.
     compact_beyond_bytes: AtomicU64,
 }
@@ -111,6 +115,8 @@ impl Engine {
             watchers: Mutex::new(Vec::new()),
             thread: Mutex::new(None),
             clock: options.clock,
+            tags: Mutex::new(Vec::new()),
+            compaction_floor_bytes: options.compaction_floor_bytes,
             compact_beyond_bytes: AtomicU64::new(options.compaction_floor_bytes),
         });
         let runner = Arc::clone(&shared);
@@ -219,8 +225,8 @@ impl Core for Engine {
 
     fn tag(&self, space: &str, tag: SpaceTag) {
         if let Ok(space) = SpaceId::new(space) {
-            let mut host = self.0.host.write().unwrap_or_else(PoisonError::into_inner);
-            host.set_tag(&space, tag);
+            // Inputs that are submitted after this are in a later group, or in the same.
+            locked(&self.0.tags).push((space, tag));
         }
     }
 }
@@ -240,6 +246,10 @@ impl Shared {
     /// One group: steps, one commit, then answers and outputs. Readers wait meanwhile.
     fn work(&self, jobs: Vec<Job>) -> bool {
         let mut host = self.host.write().unwrap_or_else(PoisonError::into_inner);
+        let tags = std::mem::take(&mut *locked(&self.tags));
+        for (space, tag) in tags {
+            host.set_tag(&space, tag);
+        }
         let now = (self.clock)();
         let (mut answers, mut compactions) = (Vec::new(), Vec::new());
         for job in jobs {
@@ -300,12 +310,13 @@ impl Shared {
             return;
         }
         let outcome = self.compact();
+        // Not again before there is a quarter more to win, whether it failed or won too little.
+        let left = outcome.as_ref().map_or(usage.on_disk, |done| done.bytes_after);
+        let later = self.compaction_floor_bytes.max(left.saturating_add(left / 4));
+        self.compact_beyond_bytes.store(later, Ordering::Relaxed);
         match &outcome {
             Ok(done) => tracing::info!(?done, "compacted"),
             Err(error) => {
-                // Not again before there is a quarter more to win.
-                let later = usage.on_disk + usage.on_disk / 4;
-                self.compact_beyond_bytes.fetch_max(later, Ordering::Relaxed);
                 tracing::warn!(%error, "the store was not compacted, and goes on as it is");
             }
         }

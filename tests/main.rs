@@ -9,6 +9,7 @@ mod budget;
 
 #[cfg(feature = "cli")]
 mod cli;
+mod compaction;
 mod convergence;
 mod cost;
 #[cfg(all(feature = "store", unix))]

@@ -26,7 +26,7 @@ impl Usage {
 }
 
 impl Host {
-    /// What the store takes up. O(files).
+    /// What the store takes up. O(1).
     pub fn usage(&self) -> Usage {
         Usage { on_disk: self.disk.bytes_on_disk(), live: self.disk.bytes_live() }
     }

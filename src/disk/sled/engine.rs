@@ -29,6 +29,8 @@ pub(super) struct Engine {
     db: Option<sled::Db>,
     pub(super) db_file: File,
     pub(super) path: PathBuf,
+    /// The bytes of all other files; the engine writes them only while it opens.
+    bytes_beside: u64,
 }
 
 impl Engine {
@@ -50,7 +52,8 @@ impl Engine {
         let db_file = early.map_or_else(|| File::open(&file), Ok);
         let db_file = db_file.map_err(io_error("open", &file))?;
         let nudge = Some(Nudge::new(db.clone()));
-        Ok(Self { nudge, db: Some(db), db_file, path: path.to_owned() })
+        let bytes_beside = bytes_beside(path);
+        Ok(Self { nudge, db: Some(db), db_file, path: path.to_owned(), bytes_beside })
     }
 
     /// Makes the first generation, or completes one whose making was cut short.
@@ -82,13 +85,10 @@ impl Engine {
         self.db_file.sync_data().map_err(|source| DiskError::Io { what: "sync", source })
     }
 
-    /// The bytes of all files of this generation; 0 when they cannot be counted.
+    /// The bytes of all files of this generation; 0 when they cannot be counted. O(1), because it
+    /// is asked for after every group of writes.
     pub(super) fn bytes(&self) -> u64 {
-        let Ok(entries) = fs::read_dir(&self.path) else {
-            return 0;
-        };
-        let files = entries.flatten().filter_map(|entry| entry.metadata().ok());
-        files.filter(fs::Metadata::is_file).map(|file| file.len()).sum()
+        self.db_file.metadata().map_or(0, |metadata| metadata.len() + self.bytes_beside)
     }
 }
 
@@ -123,6 +123,16 @@ pub(super) fn guarded<T>(
             Err(DiskError::Panicked { what, detail: text.unwrap_or("no message").to_owned() })
         }
     }
+}
+
+/// The bytes of the files in `path` other than the database; 0 when they cannot be counted.
+fn bytes_beside(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
+    let others = entries.flatten().filter(|entry| entry.file_name() != "db");
+    let files = others.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file);
+    files.map(|file| file.len()).sum()
 }
 
 /// Opens the engine; a snapshot it cannot read is set aside once, since the log has it all.

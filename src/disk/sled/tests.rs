@@ -110,6 +110,27 @@ fn flushed_rows_survive_a_reopen_and_are_scanned_in_order() {
 }
 
 #[test]
+fn what_the_files_take_is_known_without_listing_them() {
+    let dir = hundred_rows();
+    drop(open(dir.path()));
+    let mut disk = open(dir.path());
+    let (here, away) = (dir.path().join("gen-1"), dir.path().join("away"));
+    for round in 0..20_u8 {
+        for row in 0..100_u8 {
+            put(&mut disk, &[row], &[round; VALUE_BYTES_MAX]).unwrap();
+        }
+        disk.flush().unwrap();
+    }
+    let lengths = names(&here).into_iter().map(|name| fs::metadata(here.join(name)).unwrap());
+    let listed: u64 = lengths.filter(fs::Metadata::is_file).map(|file| file.len()).sum();
+    assert!(listed > 1 << 20, "{listed}");
+    fs::rename(&here, &away).unwrap();
+    let known = disk.bytes_on_disk();
+    fs::rename(&away, &here).unwrap();
+    assert_eq!(known, listed);
+}
+
+#[test]
 fn creation_syncs_the_engine_files_and_every_directory_up_to_the_parent() {
     let outer = tempfile::tempdir().unwrap();
     let dir = outer.path().join("a").join("b");

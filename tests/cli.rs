@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use consilience::store::{ControlServer, PatternStore};
 use serde_json::Value;
 
 /// How long a condition may take before the test gives up; no claim depends on it.
@@ -413,4 +414,70 @@ fn a_second_process_a_foreign_directory_and_another_format_are_refused_with_thei
     let output = run(&store, &["root"]);
     assert_eq!(code(&output), 12, "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stderr).contains('9'));
+}
+
+/// The one row that `compact` prints.
+fn compacted(store: &Path, args: &[&str]) -> Value {
+    let printed = ok(store, &[&["compact", "--format", "json"], args].concat());
+    serde_json::from_slice(&printed).unwrap()
+}
+
+/// A store whose patterns were all said anew, several times over.
+fn written_over(store: &Path, lines: &Path) {
+    for round in 0..5 {
+        let row = |id: u32| {
+            let number = |at: u32| f64::from((id * 31 + at * 7 + round * 13) % 97) / 128.0;
+            let embedding: Vec<f64> = (0..128).map(number).collect();
+            format!(
+                "{{\"pattern\":\"p{id}\",\"episodes\":[\"e{id}\"],\"embedding\":{embedding:?},\
+                 \"confidence\":0.5,\"last_consolidated\":\"2026-11-0{}T00:00:00Z\"}}\n",
+                round + 1
+            )
+        };
+        std::fs::write(lines, (0..500).map(row).collect::<String>()).unwrap();
+        load(store, lines);
+    }
+}
+
+#[test]
+fn compact_says_what_it_would_win_then_wins_it_and_changes_nothing_held_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, lines) = (dir.path().join("store"), dir.path().join("lines.jsonl"));
+    let at = |name: &str| std::fs::read_to_string(store.join(name)).unwrap();
+    for args in [&["compact", "--dry-run"][..], &["compact"]] {
+        assert_eq!(code(&run(&store, args)), 10);
+        assert!(!store.exists(), "{args:?} made a store");
+    }
+    written_over(&store, &lines);
+    let whole = ok(&store, &["dump"]);
+    let before = at("CURRENT");
+    let planned = compacted(&store, &["--dry-run"]);
+    assert_eq!((at("CURRENT"), planned.get("bytes_after")), (before.clone(), None));
+    assert_eq!(planned["due"], false, "{planned}");
+    let times = planned["bytes"].as_f64().unwrap() / planned["bytes_live"].as_f64().unwrap();
+    assert!((planned["times"].as_f64().unwrap() - times).abs() < 0.01, "{planned}");
+
+    let done = compacted(&store, &[]);
+    assert_ne!(at("CURRENT"), before);
+    let bytes = |row: &Value, name: &str| row[name].as_u64().unwrap();
+    assert!(bytes(&done, "bytes_after") < bytes(&done, "bytes"), "{done}");
+    assert_eq!(bytes(&done, "bytes_live"), bytes(&planned, "bytes_live"));
+    let after = compacted(&store, &["--dry-run"]);
+    assert_eq!(bytes(&after, "bytes"), bytes(&done, "bytes_after"));
+    assert!(ok(&store, &["dump"]) == whole, "a compaction changed what is stored");
+
+    written_over(&store, &lines);
+    let whole = ok(&store, &["dump"]);
+    let held = PatternStore::open_existing(&store).unwrap();
+    let _server = ControlServer::start(&held).unwrap();
+    let before = at("CURRENT");
+    assert_eq!(bytes(&compacted(&store, &["--dry-run"]), "bytes"), held.usage().on_disk);
+    assert_eq!(at("CURRENT"), before);
+    let done = compacted(&store, &[]);
+    assert_ne!(at("CURRENT"), before);
+    assert_eq!(bytes(&done, "bytes_after"), held.usage().on_disk);
+    assert!(bytes(&done, "bytes_after") < bytes(&done, "bytes"), "{done}");
+    assert!(ok(&store, &["dump"]) == whole, "a compaction changed what is stored");
+    let shown = ok(&store, &["compact", "--dry-run", "--format", "table"]);
+    assert!(String::from_utf8(shown).unwrap().contains("bytes live"));
 }

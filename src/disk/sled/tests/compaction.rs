@@ -1,5 +1,6 @@
 //! Compaction and the count of live bytes, shown to lose nothing wherever they are cut short.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::super::super::{RowSum, Rows};
@@ -211,6 +212,26 @@ fn a_failed_copy_leaves_a_healthy_store() {
     disk.flush().unwrap();
     drop(disk);
     assert_eq!(keys(&open(dir.path()), &[200], None).len(), 1);
+}
+
+#[test]
+fn a_copy_that_might_not_fit_is_refused_and_leaves_a_healthy_store() {
+    let dir = hundred_rows();
+    let mut disk = open(dir.path());
+    let counted = disk.bytes_live;
+    // It fits as it is; with what it may take while it is made, it does not.
+    disk.bytes_live = fs4::available_space(dir.path()).unwrap() / 10 * 9;
+    for _ in 0..2 {
+        let refused = disk.prepare_compaction();
+        let kind = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        assert!(matches!(&refused, Err(DiskError::Io { source, .. }) if kind(source)));
+        assert_eq!((disk.failure(), disk.home.generations().unwrap()), (None, vec![1]));
+    }
+    disk.bytes_live = counted;
+    put(&mut disk, &[200], b"new").unwrap();
+    disk.flush().unwrap();
+    compact(&mut disk);
+    assert_eq!(disk.get(&[200]).unwrap().as_deref(), Some(&b"new"[..]));
 }
 
 #[test]

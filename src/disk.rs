@@ -228,7 +228,11 @@ impl Batch {
 
     /// Adds the writes of `later`, which win over those already here.
     pub fn merge(&mut self, later: Batch) {
-        self.writes.extend(later.writes);
+        if self.is_empty() {
+            *self = later;
+        } else {
+            self.writes.extend(later.writes);
+        }
     }
 
     /// Forgets every write.

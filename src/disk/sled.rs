@@ -9,6 +9,7 @@ use std::time::Duration;
 use self::engine::{Engine, Use, guarded};
 use self::home::{Found, Home, create_dir_synced};
 use self::live::Age;
+use self::pre_images::PreImages;
 use super::{
     Batch, Compacted, Disk, DiskError, OpenError, OpenMode, Prepared, RESERVED, Visit, Write,
     first_bound, row_bytes, scan_through,
@@ -19,6 +20,7 @@ mod engine;
 mod home;
 mod live;
 mod nudge;
+mod pre_images;
 mod reserve;
 mod salvage;
 
@@ -49,7 +51,7 @@ pub struct SledDisk {
     generation: u64,
     cache_bytes: u64,
     /// The durable value of every key committed since the last good flush.
-    pre_images: Batch,
+    pre_images: PreImages,
     /// Since this handle was opened.
     commits: u64,
     /// Keys and values of all rows, as committed and as of the last good flush.
@@ -129,7 +131,7 @@ impl SledDisk {
             engine: Some(engine),
             generation,
             cache_bytes,
-            pre_images: Batch::default(),
+            pre_images: PreImages::default(),
             commits: 0,
             bytes_live,
             bytes_live_durable: bytes_live,
@@ -162,9 +164,9 @@ impl SledDisk {
     }
 
     /// The value of `key` in the engine, committed but perhaps not durable.
-    fn live(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+    fn live(&self, key: &[u8]) -> Result<Option<sled::IVec>, DiskError> {
         let db = self.engine()?.db();
-        Ok(guarded("read a row", || db.get(key))?.map(|value| value.to_vec()))
+        guarded("read a row", || db.get(key))
     }
 
     fn scan_live(
@@ -184,15 +186,11 @@ impl SledDisk {
             let gone = before.as_deref().map_or(0, |before| row_bytes(key, before));
             // After damage the count may be off; it only steers compaction.
             bytes_live = bytes_live.saturating_sub(gone);
-            if let Write::Untouched = self.pre_images.write_of(key) {
-                match before {
-                    Some(durable) => self.pre_images.put(key, durable),
-                    None => self.pre_images.delete(key),
-                }
-            }
+            let key = sled::IVec::from(key);
+            self.pre_images.add(key.clone(), before);
             match value {
                 Some(value) => {
-                    bytes_live += row_bytes(key, value);
+                    bytes_live += row_bytes(&key, value);
                     writes.insert(key, value);
                 }
                 None => writes.remove(key),
@@ -210,6 +208,7 @@ impl SledDisk {
         if let Err(error) = &outcome {
             self.health = Health::Poisoned(error.to_string());
             self.bytes_live = self.bytes_live_durable;
+            self.pre_images.settle();
             tracing::error!(%error, "the store is read-only until it is reopened");
             if matches!(error, DiskError::Io { source, .. } if reserve::is_full(source)) {
                 reserve::release(&self.home);
@@ -246,13 +245,13 @@ impl Disk for SledDisk {
             return Ok(None);
         }
         if let Health::Poisoned(_) = self.health {
-            match self.pre_images.write_of(key) {
+            match self.pre_images.durable().write_of(key) {
                 Write::Untouched => {}
                 Write::Deleted => return Ok(None),
                 Write::Put(durable) => return Ok(Some(durable.to_vec())),
             }
         }
-        self.live(key)
+        Ok(self.live(key)?.map(|value| value.to_vec()))
     }
 
     fn scan(
@@ -263,9 +262,11 @@ impl Disk for SledDisk {
     ) -> Result<(), DiskError> {
         match self.health {
             Health::Sound | Health::OpenedFull => self.scan_live(prefix, after, visit),
-            Health::Poisoned(_) => scan_through(&self.pre_images, prefix, after, visit, |visit| {
-                self.scan_live(prefix, after, visit)
-            }),
+            Health::Poisoned(_) => {
+                scan_through(self.pre_images.durable(), prefix, after, visit, |visit| {
+                    self.scan_live(prefix, after, visit)
+                })
+            }
         }
     }
 

@@ -227,10 +227,29 @@ impl Pattern {
     /// The first limit this whole state breaks, in words, or `None`. A function of the state
     /// alone, so every replica judges alike.
     pub fn broken_limit(&self) -> Option<&'static str> {
-        if self.residue(&VersionVector::new()).len() > CONTEXT_ACTORS_MAX {
-            return Some("more than 1,024 actors in its context");
+        self.broken_context().or_else(|| self.broken_part_limit())
+    }
+
+    /// As [`Pattern::broken_limit`], for a state that was within all limits before an edit of ours:
+    /// such edits keep the order and make valid entries, so only sizes are left to judge. O(1)
+    /// while the context names few actors.
+    pub fn outgrown_limit(&self) -> Option<&'static str> {
+        self.broken_context().or_else(|| self.broken_size())
+    }
+
+    fn broken_context(&self) -> Option<&'static str> {
+        // No more of it can be left over than there is.
+        let is_wide = self.context.len() > CONTEXT_ACTORS_MAX
+            && self.residue(&VersionVector::new()).len() > CONTEXT_ACTORS_MAX;
+        is_wide.then_some("more than 1,024 actors in its context")
+    }
+
+    fn broken_size(&self) -> Option<&'static str> {
+        if self.episodes.len() > EPISODES_MAX {
+            return Some("more than 65,536 episodes");
         }
-        self.broken_part_limit()
+        let is_full = self.opinions.len() > OPINIONS_MAX || self.contents.len() > DESCRIPTIONS_MAX;
+        is_full.then_some("more than 1,024 opinions or descriptions")
     }
 
     /// As [`Pattern::broken_limit`], for a state that may lack entries its context speaks of: a
@@ -242,11 +261,8 @@ impl Pattern {
         if !sorted {
             return Some("entries are unsorted or doubled");
         }
-        if self.episodes.len() > EPISODES_MAX {
-            return Some("more than 65,536 episodes");
-        }
-        if self.opinions.len() > OPINIONS_MAX || self.contents.len() > DESCRIPTIONS_MAX {
-            return Some("more than 1,024 opinions or descriptions");
+        if let Some(rule) = self.broken_size() {
+            return Some(rule);
         }
         let valid = self.live_dots().all(Dot::is_valid)
             && self.opinions.iter().all(|voice| voice.opinion.is_valid());
@@ -254,7 +270,18 @@ impl Pattern {
     }
 }
 
+/// Entries up to which each is put in its place: a merge copies all of the list, however long.
+const FEW_ENTRIES: usize = 8;
+
 fn union<E: Entry>(mine: &mut Vec<E>, theirs: &[E]) {
+    if theirs.len() <= FEW_ENTRIES {
+        for entry in theirs {
+            if let Err(at) = mine.binary_search(entry) {
+                mine.insert(at, entry.clone());
+            }
+        }
+        return;
+    }
     *mine = join_entries(mine, theirs, |_| false, |_| false);
 }
 

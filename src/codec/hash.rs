@@ -1,13 +1,27 @@
 //! The hashes: of keys, live states, content and knowledge, each in its own blake3 domain.
 //! It must never know a hash function's alternatives; changing one is a new format.
 
-use super::record::{encode_citations, encode_content, encode_registers};
+use std::sync::LazyLock;
+
+use blake3::Hasher;
+
+use super::record::{Encoded, encode_content};
 use crate::lattice::{Dot, VersionVector};
 use crate::pattern::{Content, Digest, KeyHash, Knowledge, Pattern, PatternId, SpaceId};
 
+/// A hasher of one domain. Its key is derived from the domain's name once: that alone costs as much
+/// as hashing a short row.
+type Domain = LazyLock<Hasher>;
+
+static KEY: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience key v1"));
+static STATE: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience state v1"));
+static CONTENT: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience content v1"));
+static KNOWLEDGE: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience knowledge v1"));
+static ROW: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience row v1"));
+
 /// Where a pattern stands in the index of its space.
 pub fn key_hash(space: &SpaceId, id: &PatternId) -> KeyHash {
-    let mut hasher = blake3::Hasher::new_derive_key("consilience key v1");
+    let mut hasher = KEY.clone();
     hasher.update(&[u8::try_from(space.as_str().len()).unwrap_or(u8::MAX)]);
     hasher.update(space.as_str().as_bytes());
     hasher.update(id.as_str().as_bytes());
@@ -18,18 +32,23 @@ pub fn key_hash(space: &SpaceId, id: &PatternId) -> KeyHash {
 /// The digest of the live part; `None` for a dead pattern, which has no leaf. The context is not
 /// hashed, so replicas that forgot at different times agree. O(live entries).
 pub fn state_digest(pattern: &Pattern) -> Option<Digest> {
+    encoded_digest(pattern, &Encoded::new(pattern))
+}
+
+/// As [`state_digest`], from the parts of just this pattern.
+pub fn encoded_digest(pattern: &Pattern, encoded: &Encoded) -> Option<Digest> {
     if pattern.is_dead() {
         return None;
     }
-    let mut hasher = blake3::Hasher::new_derive_key("consilience state v1");
-    hasher.update(blake3::hash(&encode_citations(&pattern.episodes)).as_bytes());
-    hasher.update(&encode_registers(pattern));
+    let mut hasher = STATE.clone();
+    hasher.update(blake3::hash(&encoded.citations).as_bytes());
+    hasher.update(&encoded.registers);
     Some(Digest(*hasher.finalize().as_bytes()))
 }
 
 /// The name of content.
 pub fn content_digest(content: &Content) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key("consilience content v1");
+    let mut hasher = CONTENT.clone();
     hasher.update(&encode_content(content));
     Digest(*hasher.finalize().as_bytes())
 }
@@ -40,7 +59,7 @@ pub fn knowledge_hash<'p>(
     knowledge: &Knowledge,
     residue: impl Iterator<Item = (KeyHash, &'p VersionVector)>,
 ) -> u64 {
-    let mut hasher = blake3::Hasher::new_derive_key("consilience knowledge v1");
+    let mut hasher = KNOWLEDGE.clone();
     update_rows(&mut hasher, knowledge.all().len(), knowledge.all().dots());
     let gaps = knowledge.limits();
     hasher.update(&(gaps.len() as u64).to_le_bytes());
@@ -57,7 +76,7 @@ pub fn knowledge_hash<'p>(
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
 }
 
-fn update_rows(hasher: &mut blake3::Hasher, rows: usize, dots: impl Iterator<Item = Dot>) {
+fn update_rows(hasher: &mut Hasher, rows: usize, dots: impl Iterator<Item = Dot>) {
     hasher.update(&(rows as u64).to_le_bytes());
     for dot in dots {
         hasher.update(&dot.actor.0.to_le_bytes());
@@ -67,7 +86,7 @@ fn update_rows(hasher: &mut blake3::Hasher, rows: usize, dots: impl Iterator<Ite
 
 /// Eight bytes that tie a stored value to its key.
 pub fn checksum(key: &[u8], value: &[u8]) -> [u8; 8] {
-    let mut hasher = blake3::Hasher::new_derive_key("consilience row v1");
+    let mut hasher = ROW.clone();
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(value);

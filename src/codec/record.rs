@@ -17,13 +17,43 @@ const ACTORS_MAX: usize = EPISODES_MAX;
 /// 65,536 episodes at their longest, with their dots.
 const CITATIONS_BYTES_MAX: usize = EPISODES_MAX * (ID_BYTES_MAX + 24);
 
+/// The two parts of a pattern that make most of its bytes, encoded once for all who need them.
+pub struct Encoded {
+    pub(super) citations: Vec<u8>,
+    pub(super) registers: Vec<u8>,
+}
+
+impl Encoded {
+    /// O(live entries).
+    pub fn new(pattern: &Pattern) -> Self {
+        let citations = encode_citations(&pattern.episodes);
+        Self { citations, registers: encode_registers(pattern) }
+    }
+
+    /// As [`encode_record`] of the pattern these are the parts of.
+    pub fn record(&self, pattern: &Pattern) -> Vec<u8> {
+        join_record(pattern, &self.citations, &self.registers)
+    }
+}
+
+/// As [`encode_record`], of the pattern without its citations. O(registers).
+pub fn encode_register_record(pattern: &Pattern) -> Vec<u8> {
+    join_record(pattern, &encode_citations(&[]), &encode_registers(pattern))
+}
+
 /// A pattern: version, id, context, citations, registers. 8 episodes take about 160 bytes.
 pub fn encode_record(pattern: &Pattern) -> Vec<u8> {
-    let mut out = vec![RECORD_VERSION];
-    put_bytes(&mut out, pattern.id.as_str().as_bytes());
+    Encoded::new(pattern).record(pattern)
+}
+
+fn join_record(pattern: &Pattern, citations: &[u8], registers: &[u8]) -> Vec<u8> {
+    let id = pattern.id.as_str().as_bytes();
+    let mut out = Vec::with_capacity(32 + id.len() + citations.len() + registers.len());
+    out.push(RECORD_VERSION);
+    put_bytes(&mut out, id);
     put_vector(&mut out, &pattern.context);
-    put_bytes(&mut out, &encode_citations(&pattern.episodes));
-    out.extend_from_slice(&encode_registers(pattern));
+    put_bytes(&mut out, citations);
+    out.extend_from_slice(registers);
     out
 }
 
@@ -149,7 +179,9 @@ pub(super) fn read_opinion(reader: &mut Reader<'_>) -> Result<Opinion, DecodeErr
 
 /// Content: encoding, dimension, label, numbers.
 pub fn encode_content(content: &Content) -> Vec<u8> {
-    let mut out = vec![content.shape().encoding.code()];
+    // A code, two numbers of at most two bytes each in varints, then the label and the numbers.
+    let mut out = Vec::with_capacity(5 + content.label().len() + content.data().len());
+    out.push(content.shape().encoding.code());
     put_varint(&mut out, content.shape().dimension.into());
     put_bytes(&mut out, content.label().as_bytes());
     out.extend_from_slice(content.data());

@@ -152,7 +152,9 @@ impl Pattern {
             return DeltaOutcome::Gap;
         }
         let kills = &delta.kills;
-        self.episodes.retain(|entry| kills.episodes.binary_search(entry).is_err());
+        if !kills.episodes.is_empty() {
+            self.episodes.retain(|entry| kills.episodes.binary_search(entry).is_err());
+        }
         self.opinions.retain(|entry| kills.opinions.binary_search(&entry.dot).is_err());
         self.contents.retain(|entry| kills.contents.binary_search(&entry.dot).is_err());
         let fresh = delta.live();

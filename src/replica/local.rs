@@ -3,18 +3,37 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use super::merge::report_of;
-use super::{Replica, add_reports};
+use super::Replica;
 use crate::codec::{content_digest, key_hash};
 use crate::disk::Overlay;
-use crate::lattice::{Actor, Dot};
 use crate::pattern::{
-    Content, Contribution, DeltaOutcome, Edit, Encoding, KeyHash, Observation, Opinion, Pattern,
-    PatternId, Ratio, Shape, Write, WriteReport,
+    Content, Contribution, Delta, DeltaOutcome, Digest, Edit, Encoding, KeyHash, Observation,
+    Opinion, Pattern, PatternId, Ratio, Shape, Write, WriteReport,
 };
 use crate::sync::Millis;
 use crate::table::{Change, TableError};
+
+/// What a batch of writes comes to: nothing of it has happened.
+#[derive(Default)]
+struct Plan<'w> {
+    /// The patterns written about, in the order of the first write to each.
+    touched: Vec<Touched>,
+    /// In the order of the writes, with the content each came with.
+    events: Vec<(Delta, Option<&'w Content>)>,
+    contents: BTreeMap<Digest, &'w Content>,
+    report: WriteReport,
+}
+
+/// One pattern as it is and as it will be.
+struct Touched {
+    key: KeyHash,
+    before: Option<Pattern>,
+    after: Pattern,
+    /// Our latest event on it in this plan; none where nothing changes.
+    latest: Option<u64>,
+}
 
 impl Replica {
     /// Chooses what embeddings look like here, before the first is written.
@@ -23,7 +42,8 @@ impl Replica {
     }
 
     /// Applies a batch of writes, all or nothing. On a refusal nothing at all has changed, in RAM
-    /// either. O(sizes of the patterns touched).
+    /// either. Each pattern is read and stored once, however many of the writes are about it.
+    /// O(sizes of the patterns touched).
     pub fn write(
         &mut self,
         now: Millis,
@@ -31,20 +51,115 @@ impl Replica {
         rows: &mut Overlay<'_>,
     ) -> Result<WriteReport, TableError> {
         let writes = &*self.encoded(writes)?;
-        self.check_limits(writes, rows)?;
-        let mut report = WriteReport::default();
-        for write in writes {
-            let (edit, content) = self.edit_of(write);
-            let key = key_hash(self.table.id(), write.id());
-            let before = self.table.load(rows, key)?;
-            let change = self.edit_key(rows, key, before.as_ref(), write.id(), &edit, content)?;
-            report = add_reports(report, report_of(change));
-        }
-        if report != (WriteReport { unchanged: writes.len() as u64, ..WriteReport::default() }) {
+        let (actor, counter) = (self.actor, self.counter);
+        let plan = match self.plan(writes, rows) {
+            Ok(plan) => plan,
+            Err(refused) => {
+                (self.actor, self.counter) = (actor, counter);
+                return Err(refused);
+            }
+        };
+        let report = plan.report;
+        if !plan.events.is_empty() {
+            self.carry_out(plan, rows)?;
             self.outbox.schedule(now);
             self.peers.quicken(now);
         }
         Ok(report)
+    }
+
+    /// Makes an event of each write that changes something, on states of which none is stored yet,
+    /// so that a broken limit is found before anything moves. Only dots are used up.
+    fn plan<'w>(
+        &mut self,
+        writes: &'w [Write],
+        rows: &Overlay<'_>,
+    ) -> Result<Plan<'w>, TableError> {
+        let mut plan = Plan::default();
+        let mut places: BTreeMap<&PatternId, usize> = BTreeMap::new();
+        for write in writes {
+            let place = match places.entry(write.id()) {
+                Entry::Occupied(place) => *place.get(),
+                Entry::Vacant(place) => {
+                    plan.touched.push(self.untouched(write.id(), rows)?);
+                    *place.insert(plan.touched.len() - 1)
+                }
+            };
+            let one = &mut plan.touched[place];
+            let (edit, content) = self.edit_of(write);
+            let (actor, counter) = (self.actor, self.counter);
+            let dot = self.next_dot();
+            let earlier = one.latest.or_else(|| self.previous.get(&one.key).copied());
+            let Some(delta) = one.after.plan(&edit, dot, earlier.unwrap_or(0)) else {
+                (self.actor, self.counter) = (actor, counter);
+                plan.report.unchanged += 1;
+                continue;
+            };
+            let was_dead = one.after.is_dead();
+            let outcome = one.after.apply(&delta, self.floor_of(one.key));
+            debug_assert_eq!(outcome, DeltaOutcome::Applied, "an edit of what is held here");
+            one.latest = Some(dot.counter);
+            match (was_dead, one.after.is_dead()) {
+                (true, false) => plan.report.inserted += 1,
+                (false, true) => plan.report.removed += 1,
+                _ => plan.report.updated += 1,
+            }
+            if let Some(rule) = one.after.outgrown_limit() {
+                return Err(TableError::Limit { id: write.id().to_string(), rule });
+            }
+            if let (Edit::Observe(Contribution { content: Some(digest), .. }), Some(content)) =
+                (&edit, content)
+            {
+                plan.contents.entry(*digest).or_insert(content);
+            }
+            plan.events.push((delta, content));
+        }
+        Ok(plan)
+    }
+
+    /// What is held of a pattern, as the start of a plan.
+    fn untouched(&self, id: &PatternId, rows: &Overlay<'_>) -> Result<Touched, TableError> {
+        let key = key_hash(self.table.id(), id);
+        let is_known = self.index.get(&key).is_some() || self.contexts.contains(&key);
+        // Of a key without a digest row one more look tells whether all of the record is missing.
+        let is_held = is_known || self.table.has_record(rows, key)?;
+        let before = if is_held { self.table.load(rows, key)? } else { None };
+        let after = before.clone().unwrap_or_else(|| Pattern::new(id.clone()));
+        Ok(Touched { key, before, after, latest: None })
+    }
+
+    /// Stores what was planned and hands its events to the outbox.
+    fn carry_out(&mut self, plan: Plan<'_>, rows: &mut Overlay<'_>) -> Result<(), TableError> {
+        if let Some((last, _)) = plan.events.last() {
+            // All are events of one actor, so the last one speaks for them.
+            self.know(rows, last.dot)?;
+        }
+        for content in plan.contents.values() {
+            self.table.fix_shape(rows, content.shape(), "received from a peer")?;
+        }
+        let mut contents = plan.contents;
+        for one in plan.touched {
+            let Some(latest) = one.latest else { continue };
+            self.previous.insert(one.key, latest);
+            for entry in &one.after.contents {
+                // Before it is referred to: content that is there is never wanted.
+                if let Some(content) = contents.remove(&entry.digest) {
+                    self.table.put_content(rows, entry.digest, content)?;
+                }
+            }
+            self.settle(rows, one.key, one.before.as_ref(), one.after)?;
+        }
+        // What a later write of the batch has replaced may still be wanted elsewhere.
+        for (digest, content) in contents {
+            if self.table.references(rows, digest)? > 0 {
+                self.table.put_content(rows, digest, content)?;
+            }
+        }
+        for (delta, content) in plan.events {
+            let fresh = delta.writes.content.and(content).cloned();
+            self.outbox.push(delta, fresh);
+        }
+        Ok(())
     }
 
     /// Turns one edit of one key into an event, stores it and hands it to the outbox.
@@ -55,7 +170,6 @@ impl Replica {
         before: Option<&Pattern>,
         id: &PatternId,
         edit: &Edit,
-        content: Option<&Content>,
     ) -> Result<Change, TableError> {
         let unchanged = self.index.get(&key);
         let mut after = before.cloned().unwrap_or_else(|| Pattern::new(id.clone()));
@@ -72,11 +186,7 @@ impl Replica {
         self.previous.insert(key, dot.counter);
         self.know(rows, dot)?;
         let (change, _) = self.settle(rows, key, before, after)?;
-        if let Some(content) = content {
-            self.keep_content(rows, content)?;
-        }
-        let fresh = delta.writes.content.and(content).cloned();
-        self.outbox.push(delta, fresh);
+        self.outbox.push(delta, None);
         Ok(change)
     }
 
@@ -113,31 +223,6 @@ impl Replica {
             })?;
         }
         Ok(encoded)
-    }
-
-    /// Plays the batch on copies, so that a broken limit is found before anything moves.
-    fn check_limits(&self, writes: &[Write], rows: &Overlay<'_>) -> Result<(), TableError> {
-        let mut trial: BTreeMap<&PatternId, Pattern> = BTreeMap::new();
-        let actor = self.actor.unwrap_or(Actor(u64::MAX));
-        for (write, counter) in writes.iter().zip(self.counter + 1..) {
-            if !trial.contains_key(write.id()) {
-                let key = key_hash(self.table.id(), write.id());
-                let held = self.table.load(rows, key)?;
-                trial.insert(write.id(), held.unwrap_or_else(|| Pattern::new(write.id().clone())));
-            }
-            let (edit, _) = self.edit_of(write);
-            let Some(pattern) = trial.get_mut(write.id()) else {
-                continue;
-            };
-            if let Some(delta) = pattern.plan(&edit, Dot::new(actor, counter), 0) {
-                let key = key_hash(self.table.id(), write.id());
-                pattern.apply(&delta, self.floor_of(key));
-            }
-            if let Some(rule) = pattern.broken_limit() {
-                return Err(TableError::Limit { id: write.id().to_string(), rule });
-            }
-        }
-        Ok(())
     }
 
     fn edit_of<'w>(&self, write: &'w Write) -> (Edit, Option<&'w Content>) {

@@ -35,7 +35,7 @@ impl Replica {
     }
 
     /// Stores a state that is newer than what is held: forgets what may be forgotten, writes the
-    /// rows, moves the index. Returns the state as stored.
+    /// rows, moves the index. Returns the state as stored. `before` is what the rows hold now.
     pub(super) fn settle(
         &mut self,
         rows: &mut Overlay<'_>,
@@ -44,11 +44,11 @@ impl Replica {
         mut after: Pattern,
     ) -> Result<(Change, Pattern), TableError> {
         after.forget_where(|dot| self.may_forget(key, dot));
+        let held = self.index.get(&key);
         if before == Some(&after) {
-            let digest = self.index.get(&key);
-            return Ok((Change { before: digest, after: digest }, after));
+            return Ok((Change { before: held, after: held }, after));
         }
-        let change = self.table.store(rows, key, before, &after, self.sequence + 1)?;
+        let change = self.table.store(rows, key, (before, held), &after, self.sequence + 1)?;
         self.tell_open_sessions(key, before, &after);
         if change.before != change.after {
             self.sequence += 1;
@@ -205,7 +205,7 @@ impl Replica {
                 continue;
             };
             let own = own_contribution(&pattern, old);
-            self.edit_key(rows, key, Some(&pattern), &pattern.id, &Edit::Affirm(own), None)?;
+            self.edit_key(rows, key, Some(&pattern), &pattern.id, &Edit::Affirm(own))?;
         }
         Ok(())
     }

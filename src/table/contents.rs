@@ -44,14 +44,21 @@ impl Table {
         rows.has_long(&content_key(self.number, digest))
     }
 
-    /// Keeps content that some pattern refers to, and no longer wants it.
+    /// Keeps content that a pattern is about to refer to, in this step, or refers to already, and
+    /// no longer wants it.
     pub fn put_content(
         &self,
         rows: &mut Overlay<'_>,
         digest: Digest,
         content: &Content,
     ) -> Result<(), TableError> {
-        rows.write_long(&content_key(self.number, digest), Some(&encode_content(content)))?;
+        let (key, value) = (content_key(self.number, digest), encode_content(content));
+        if self.references(rows, digest)? == 0 {
+            // What nobody refers to is neither kept nor wanted.
+            rows.replace_long(&key, None, Some(&value));
+            return Ok(());
+        }
+        rows.write_long(&key, Some(&value))?;
         rows.delete(want_key(self.number, digest));
         Ok(())
     }
@@ -81,7 +88,7 @@ impl Table {
                 rows.write_long(&content_key(self.number, digest), None)?;
                 rows.delete(want_key(self.number, digest));
             } else {
-                rows.write(&row, &held.to_le_bytes())?;
+                rows.write_over(&row, &held.to_le_bytes());
                 if !self.has_content(rows, digest)? {
                     rows.write(&want_key(self.number, digest), &[])?;
                 }

@@ -1,18 +1,22 @@
 //! Records of patterns in rows: read and verified, written by the chunk, set aside when damaged.
 //! It must never know how a change came about.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::keys::{CHUNK_BYTES, Family, digest_key, episodes_key, register_key};
 use super::rows::{Lost, Sealed, TableError, drop_rows};
 use super::space::{Change, Table};
 use crate::codec::{
-    checksum, decode_citations, decode_record, encode_citations, encode_record, state_digest,
+    Encoded, checksum, decode_citations, decode_record, encode_citations, encode_record,
+    encode_register_record, encoded_digest, state_digest,
 };
 use crate::disk::Overlay;
 use crate::pattern::{Citation, Digest, KeyHash, Pattern};
 
+/// Two lengths, an actor's place and a counter: the least a citation takes.
+const CITATION_BYTES_MIN: usize = 4;
 /// Citations per bucket of a large pattern, on average: about 2 KiB.
 const BUCKET_CITATIONS: usize = 48;
 const SEPARATE: u8 = 1;
@@ -69,6 +73,11 @@ impl Table {
         self.load_record(rows, key).map_err(|error| error.of(Lost::Record(key)))
     }
 
+    /// True iff there is a record of a key, dead or damaged ones included; reads one row.
+    pub fn has_record(&self, rows: &Overlay<'_>, key: KeyHash) -> Result<bool, TableError> {
+        rows.has_long(&register_key(self.number, key))
+    }
+
     fn load_record(&self, rows: &Overlay<'_>, key: KeyHash) -> Result<Option<Pattern>, TableError> {
         let (row, digest_row) = (register_key(self.number, key), digest_key(self.number, key));
         let digest = rows.read(&digest_row)?;
@@ -103,50 +112,45 @@ impl Table {
         key: KeyHash,
         seals: &mut Seals,
     ) -> Result<Vec<Citation>, TableError> {
-        let mut names: Vec<Vec<u8>> = Vec::new();
-        rows.each(&Family::Episodes.key(self.number, &key.0), &mut |row, _| {
-            let name = row[..row.len() - 2].to_vec();
-            if names.last() != Some(&name) {
-                names.push(name);
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
         let mut citations = Vec::new();
-        for name in names {
-            let value = rows.read_long(&name)?.unwrap_or_default();
-            seals.add(&name, &value);
-            let bucket = decode_citations(&value);
-            citations.extend(bucket.map_err(|error| TableError::undecodable(&name, &error))?);
-        }
-        citations.sort_unstable();
+        rows.each_long(&Family::Episodes.key(self.number, &key.0), &mut |name, value| {
+            seals.add(name, value);
+            let bucket = decode_citations(value);
+            citations.extend(bucket.map_err(|error| TableError::undecodable(name, &error))?);
+            Ok(())
+        })?;
+        // Not unstable: the buckets are sorted, which this one makes use of.
+        citations.sort();
         Ok(citations)
     }
 
     /// Writes a record, its digest row, references and log entry; rewrites only chunks that
-    /// changed. `sequence` numbers the log entry where the live part changed.
+    /// changed. `before` is the state that is stored and `held` its digest; `sequence` numbers the
+    /// log entry where the live part changed.
     pub fn store(
         &self,
         rows: &mut Overlay<'_>,
         key: KeyHash,
-        before: Option<&Pattern>,
+        (before, held): (Option<&Pattern>, Option<Digest>),
         after: &Pattern,
         sequence: u64,
     ) -> Result<Change, TableError> {
         if let Some(rule) = after.broken_limit() {
             return Err(TableError::Limit { id: after.id.to_string(), rule });
         }
-        let change = Change { before: before.and_then(state_digest), after: state_digest(after) };
+        let encoded = Encoded::new(after);
+        let change = Change { before: held, after: encoded_digest(after, &encoded) };
         if after.is_dead() && after.context.is_empty() {
             self.erase(rows, key, before)?;
         } else {
-            let seal = self.write_record(rows, key, before, after)?;
+            let seal = self.write_record(rows, key, before, (after, &encoded))?;
             let has_context = !after.context.is_empty();
             let row = DigestRow { digest: change.after, has_context, seal };
-            rows.write(&digest_key(self.number, key), &row.encode())?;
+            rows.write_over(&digest_key(self.number, key), &row.encode());
         }
         self.count_references(rows, before, after)?;
         if change.before != change.after {
-            self.log(rows, sequence, key)?;
+            self.log(rows, sequence, key);
         }
         Ok(change)
     }
@@ -156,32 +160,35 @@ impl Table {
         rows: &mut Overlay<'_>,
         key: KeyHash,
         before: Option<&Pattern>,
-        after: &Pattern,
+        (after, encoded): (&Pattern, &Encoded),
     ) -> Result<RecordSeal, TableError> {
         let mut seals = Seals::default();
-        let whole = encode_record(after);
-        let old = before.map_or_else(BTreeMap::new, separate_buckets);
-        let (mut value, new) = if whole.len() < CHUNK_BYTES {
-            (vec![TOGETHER], BTreeMap::new())
-        } else {
-            (vec![SEPARATE], buckets(&after.episodes))
-        };
-        if value[0] == TOGETHER {
-            value.extend_from_slice(&whole);
-        } else {
-            let registers = Pattern { episodes: Vec::new(), ..after.clone() };
-            value.extend_from_slice(&encode_record(&registers));
-        }
+        let old = before.map(Laid::of);
+        let new = Laid::out(after, encoded.record(after));
         let row = register_key(self.number, key);
-        seals.add(&row, &value);
-        rows.write_long(&row, Some(&value))?;
-        for (bucket, citations) in &new {
+        seals.add(&row, &new.register);
+        rows.replace_long(&row, old.as_ref().map(|old| &*old.register), Some(&new.register));
+        let old_bits = old.and_then(|old| old.bits);
+        let stay = before.filter(|_| old_bits == new.bits);
+        // Of buckets that stay what they are, only those of citations that came or went change.
+        let touched =
+            stay.map(|before| touched_buckets(&before.episodes, &after.episodes, new.bits));
+        let is_touched = |bucket: &u16| touched.as_ref().is_none_or(|some| some.contains(bucket));
+        let buckets = buckets(&after.episodes, new.bits);
+        for (bucket, citations) in &buckets {
             let row = episodes_key(self.number, key, *bucket);
             let value = encode_citations(citations);
             seals.add(&row, &value);
-            rows.write_long(&row, Some(&value))?;
+            if is_touched(bucket) {
+                rows.write_long(&row, Some(&value))?;
+            }
         }
-        for bucket in old.keys().filter(|bucket| !new.contains_key(bucket)) {
+        let old = match (&touched, before) {
+            (Some(touched), _) => touched.clone(),
+            (None, Some(before)) => touched_buckets(&before.episodes, &[], old_bits),
+            (None, None) => BTreeSet::new(),
+        };
+        for bucket in old.iter().filter(|bucket| !buckets.contains_key(bucket)) {
             rows.write_long(&episodes_key(self.number, key, *bucket), None)?;
         }
         Ok(seals.finish(key))
@@ -194,8 +201,10 @@ impl Table {
         before: Option<&Pattern>,
     ) -> Result<(), TableError> {
         rows.write_long(&register_key(self.number, key), None)?;
-        for bucket in before.map_or_else(BTreeMap::new, separate_buckets).keys() {
-            rows.write_long(&episodes_key(self.number, key, *bucket), None)?;
+        if let Some(before) = before {
+            for bucket in touched_buckets(&before.episodes, &[], Laid::of(before).bits) {
+                rows.write_long(&episodes_key(self.number, key, bucket), None)?;
+            }
         }
         rows.delete(digest_key(self.number, key));
         Ok(())
@@ -240,23 +249,75 @@ impl Table {
     }
 }
 
-/// The buckets a pattern has on disk: none while it fits one row.
-fn separate_buckets(pattern: &Pattern) -> BTreeMap<u16, Vec<Citation>> {
-    if encode_record(pattern).len() < CHUNK_BYTES {
-        return BTreeMap::new();
-    }
-    buckets(&pattern.episodes)
+/// How a pattern lies in rows.
+struct Laid {
+    /// What stands in its register row: all of it, or what is no citation.
+    register: Vec<u8>,
+    /// The bits that number the buckets of its citations; none where those stand in the record.
+    bits: Option<u32>,
 }
 
-/// Citations of a large pattern by hash of the episode, so that one more rewrites one bucket.
-fn buckets(citations: &[Citation]) -> BTreeMap<u16, Vec<Citation>> {
-    let bits = (citations.len() / BUCKET_CITATIONS).max(1).next_power_of_two().trailing_zeros();
+impl Laid {
+    fn of(pattern: &Pattern) -> Self {
+        if pattern.episodes.len() * CITATION_BYTES_MIN >= CHUNK_BYTES {
+            return Self::apart(pattern);
+        }
+        Self::out(pattern, encode_record(pattern))
+    }
+
+    /// From the record in one piece.
+    fn out(pattern: &Pattern, record: Vec<u8>) -> Self {
+        if record.len() >= CHUNK_BYTES {
+            return Self::apart(pattern);
+        }
+        let mut register = record;
+        register.insert(0, TOGETHER);
+        Self { register, bits: None }
+    }
+
+    fn apart(pattern: &Pattern) -> Self {
+        let mut register = encode_register_record(pattern);
+        register.insert(0, SEPARATE);
+        let buckets = (pattern.episodes.len() / BUCKET_CITATIONS).max(1).next_power_of_two();
+        Self { register, bits: Some(buckets.trailing_zeros()) }
+    }
+}
+
+/// The bucket of a citation, by hash of the episode, so that one more rewrites one bucket.
+fn bucket_of(citation: &Citation, bits: u32) -> u16 {
+    let hash = blake3::hash(citation.episode.as_str().as_bytes());
+    let head = u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]);
+    u16::try_from(u32::from(head) >> (16 - bits)).unwrap_or(0)
+}
+
+/// Citations of a large pattern by bucket.
+fn buckets(citations: &[Citation], bits: Option<u32>) -> BTreeMap<u16, Vec<Citation>> {
     let mut found: BTreeMap<u16, Vec<Citation>> = BTreeMap::new();
-    for citation in citations {
-        let hash = blake3::hash(citation.episode.as_str().as_bytes());
-        let head = u16::from_be_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]);
-        let bucket = u16::try_from(u32::from(head) >> (16 - bits)).unwrap_or(0);
-        found.entry(bucket).or_default().push(citation.clone());
+    if let Some(bits) = bits {
+        for citation in citations {
+            found.entry(bucket_of(citation, bits)).or_default().push(citation.clone());
+        }
     }
     found
+}
+
+/// The buckets of citations that only one of two sorted lists holds. O(n + m), and a hash for each
+/// of those.
+fn touched_buckets(before: &[Citation], after: &[Citation], bits: Option<u32>) -> BTreeSet<u16> {
+    let mut found = BTreeSet::new();
+    let Some(bits) = bits else { return found };
+    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (Some(old), Some(new)) => old.cmp(new),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return found,
+        };
+        let gone = before.next_if(|_| order.is_le());
+        let come = after.next_if(|_| order.is_ge());
+        if order.is_ne() {
+            found.extend(gone.or(come).map(|one| bucket_of(one, bits)));
+        }
+    }
 }

@@ -130,18 +130,27 @@ pub(super) fn drop_rows(
 /// What [`Sealed::each`] calls for every row; `Break` ends it without an error.
 pub type VisitRow<'v> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, TableError> + 'v;
 
+/// What [`Sealed::each_long`] calls for every value.
+pub type VisitLong<'v> = dyn FnMut(&[u8], &[u8]) -> Result<(), TableError> + 'v;
+
 /// Reading and writing sealed rows.
 pub trait Sealed {
     /// The value of a row, its checksum verified.
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
     /// Writes a row, unless it already holds just this.
     fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), TableError>;
+    /// Writes a row whose value is known to be another one, or none: nothing is read.
+    fn write_over(&mut self, key: &[u8], value: &[u8]);
     /// A value cut into chunks under `key` ‖ number.
     fn read_long(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError>;
+    /// All long values below a prefix, whole, in the order of their keys; reads each row once.
+    fn each_long(&self, prefix: &[u8], visit: &mut VisitLong<'_>) -> Result<(), TableError>;
     /// True iff there is a value under `key`; reads one row.
     fn has_long(&self, key: &[u8]) -> Result<bool, TableError>;
     /// Writes a value in chunks; only chunks that changed are rewritten, surplus ones go.
     fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError>;
+    /// As [`Sealed::write_long`] where it is known what stands there: nothing is read.
+    fn replace_long(&mut self, key: &[u8], before: Option<&[u8]>, value: Option<&[u8]>);
     /// All rows below a prefix, checksums verified, in key order.
     fn each(&self, prefix: &[u8], visit: &mut VisitRow<'_>) -> Result<(), TableError> {
         self.each_after(prefix, None, visit)
@@ -156,7 +165,8 @@ pub trait Sealed {
 }
 
 fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut row = value.to_vec();
+    let mut row = Vec::with_capacity(value.len() + 8);
+    row.extend_from_slice(value);
     row.extend_from_slice(&checksum(key, value));
     row
 }
@@ -178,6 +188,55 @@ fn chunk_key(key: &[u8], number: usize) -> Vec<u8> {
     chunk
 }
 
+/// The rows of a long value, in order: the first begins with their number.
+fn chunks(value: Option<&[u8]>) -> Vec<Vec<u8>> {
+    let pieces: Vec<&[u8]> = match value {
+        None => Vec::new(),
+        Some([]) => vec![&[]],
+        Some(value) => value.chunks(CHUNK_BYTES).collect(),
+    };
+    let count = u16::try_from(pieces.len()).expect("values are bounded to 20 MiB");
+    let heads = std::iter::once(count.to_be_bytes().to_vec()).chain(std::iter::repeat(Vec::new()));
+    heads.zip(pieces).map(|(head, piece)| [&head, piece].concat()).collect()
+}
+
+/// A long value of which the first rows have been read.
+struct Partial {
+    key: Vec<u8>,
+    count: u16,
+    next: u16,
+    value: Vec<u8>,
+}
+
+impl Partial {
+    /// The first row begins with the number of rows, so that a missing tail is noticed.
+    fn begin(key: &[u8], number: u16, row: &[u8]) -> Result<Self, TableError> {
+        if number > 0 {
+            return Err(TableError::damaged(key, "chunk 0 is missing"));
+        }
+        let bad = || TableError::damaged(key, "its first chunk has no count");
+        let (count, head) = row.split_first_chunk::<2>().ok_or_else(bad)?;
+        let count = u16::from_be_bytes(*count);
+        Ok(Self { key: key.to_vec(), count, next: 1, value: head.to_vec() })
+    }
+
+    /// The next row; what lies beyond the last is surplus.
+    fn add(&mut self, number: u16, row: &[u8]) {
+        if number == self.next && number < self.count {
+            self.value.extend_from_slice(row);
+            self.next += 1;
+        }
+    }
+
+    fn finish(self, visit: &mut VisitLong<'_>) -> Result<(), TableError> {
+        if self.next < self.count {
+            let detail = format!("chunk {} is missing", self.next);
+            return Err(TableError::damaged(&self.key, detail));
+        }
+        visit(&self.key, &self.value)
+    }
+}
+
 impl Sealed for Overlay<'_> {
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
         match self.get(key)? {
@@ -192,6 +251,10 @@ impl Sealed for Overlay<'_> {
             self.put(key, row);
         }
         Ok(())
+    }
+
+    fn write_over(&mut self, key: &[u8], value: &[u8]) {
+        self.put(key, seal(key, value));
     }
 
     fn read_long(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
@@ -211,6 +274,26 @@ impl Sealed for Overlay<'_> {
         Ok(Some(value))
     }
 
+    fn each_long(&self, prefix: &[u8], visit: &mut VisitLong<'_>) -> Result<(), TableError> {
+        let mut partial: Option<Partial> = None;
+        self.each(prefix, &mut |row, piece| {
+            let bad = || TableError::damaged(row, "no number of a chunk");
+            let (key, number) = row.split_last_chunk::<2>().ok_or_else(bad)?;
+            let number = u16::from_be_bytes(*number);
+            match &mut partial {
+                Some(open) if open.key == key => open.add(number, piece),
+                _ => {
+                    let next = Partial::begin(key, number, piece)?;
+                    if let Some(whole) = partial.replace(next) {
+                        whole.finish(visit)?;
+                    }
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        partial.map_or(Ok(()), |last| last.finish(visit))
+    }
+
     fn has_long(&self, key: &[u8]) -> Result<bool, TableError> {
         Ok(self.get(&chunk_key(key, 0))?.is_some())
     }
@@ -218,21 +301,26 @@ impl Sealed for Overlay<'_> {
     fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError> {
         let before = self.read(&chunk_key(key, 0)).ok().flatten();
         let before = before.and_then(|first| Some(u16::from_be_bytes(*first.first_chunk::<2>()?)));
-        let chunks: Vec<&[u8]> = match value {
-            None => Vec::new(),
-            Some([]) => vec![&[]],
-            Some(value) => value.chunks(CHUNK_BYTES).collect(),
-        };
-        let count = u16::try_from(chunks.len()).expect("values are bounded to 20 MiB");
-        for (number, chunk) in chunks.iter().enumerate() {
-            let mut row = if number == 0 { count.to_be_bytes().to_vec() } else { Vec::new() };
-            row.extend_from_slice(chunk);
-            self.write(&chunk_key(key, number), &row)?;
+        let chunks = chunks(value);
+        for (number, row) in chunks.iter().enumerate() {
+            self.write(&chunk_key(key, number), row)?;
         }
-        for number in usize::from(count)..usize::from(before.unwrap_or(0)) {
+        for number in chunks.len()..usize::from(before.unwrap_or(0)) {
             self.delete(chunk_key(key, number));
         }
         Ok(())
+    }
+
+    fn replace_long(&mut self, key: &[u8], before: Option<&[u8]>, value: Option<&[u8]>) {
+        let (before, after) = (chunks(before), chunks(value));
+        for (number, row) in after.iter().enumerate() {
+            if before.get(number) != Some(row) {
+                self.write_over(&chunk_key(key, number), row);
+            }
+        }
+        for number in after.len()..before.len() {
+            self.delete(chunk_key(key, number));
+        }
     }
 
     fn each_after(

@@ -134,17 +134,11 @@ impl Table {
 
     // ---- the log
 
-    pub(super) fn log(
-        &self,
-        rows: &mut Overlay<'_>,
-        sequence: u64,
-        key: KeyHash,
-    ) -> Result<(), TableError> {
-        rows.write(&log_key(self.number, sequence), &key.0)?;
+    pub(super) fn log(&self, rows: &mut Overlay<'_>, sequence: u64, key: KeyHash) {
+        rows.write_over(&log_key(self.number, sequence), &key.0);
         if let Some(expired) = sequence.checked_sub(LOG_ROWS_MAX) {
             rows.delete(log_key(self.number, expired));
         }
-        Ok(())
     }
 
     /// Takes what is damaged out of the way: a record becomes a hole, content becomes wanted.

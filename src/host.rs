@@ -14,7 +14,7 @@ use crate::replica::{Absorb, Output, Replica, Trust, View};
 use crate::sync::{Chance, Millis};
 use crate::table::{self, Lost, TableError};
 pub use compaction::Usage;
-pub use repair::{Claim, Holes, Mended, Repaired, repair};
+pub use repair::{Claim, Holes, Mended, Repaired, forget_replica_id, repair};
 
 /// Damaged records and contents one step may run into before it is given up.
 const ASIDE_MAX: u32 = 64;

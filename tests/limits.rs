@@ -55,8 +55,9 @@ fn describe(id: &str, dimension: usize) -> Observation {
 /// Reads a closed store below the table: no value beyond the limit, nothing in the engine's own
 /// files for larger ones.
 fn assert_small_values(home: &Path) -> Rows {
-    let generation = fs::read_to_string(home.join("CURRENT")).unwrap();
-    let blobs = fs::read_dir(home.join(generation.trim()).join("blobs")).unwrap().count();
+    let current = fs::read_to_string(home.join("CURRENT")).unwrap();
+    let generation = home.join(current.lines().next().unwrap());
+    let blobs = fs::read_dir(generation.join("blobs")).unwrap().count();
     assert_eq!(blobs, 0, "the engine keeps values in files it never syncs");
     let rows = rows(&SledDisk::open(home, OpenMode::MustExist).unwrap());
     let longest = rows.values().map(Vec::len).max().unwrap();

@@ -111,5 +111,5 @@ fn a_store_beyond_the_floor_is_compacted_by_itself_before_it_takes_more_than_fou
     }
     engine.stop();
     let moved = std::fs::read_to_string(home.path().join("CURRENT")).unwrap();
-    assert_ne!(moved, "gen-1\n", "it never moved");
+    assert_ne!(moved.lines().next(), Some("gen-1"), "it never moved");
 }

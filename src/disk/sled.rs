@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use self::engine::{Engine, Use, guarded};
-use self::home::{Found, Home, create_dir_synced};
+use self::home::{Found, Home, Instance, create_dir_synced};
 use self::live::Age;
 use self::pre_images::PreImages;
 use super::{
@@ -23,6 +23,7 @@ mod nudge;
 mod pre_images;
 mod reserve;
 mod salvage;
+mod stretches;
 
 pub use salvage::Salvage;
 
@@ -286,7 +287,7 @@ impl Disk for SledDisk {
         self.bytes_live_durable = self.bytes_live;
         if self.origin == Origin::CopiedUnmarked {
             // The rows are durable whatever becomes of the mark, so the flush has succeeded.
-            match self.home.write_format() {
+            match self.home.write_format(Instance::Here) {
                 Ok(()) => self.origin = Origin::CopiedMarked,
                 Err(error) => tracing::warn!(%error, "the copied store keeps its origin's mark"),
             }
@@ -338,7 +339,7 @@ fn open_to_write(
     if is_new {
         // A store without a row of its own is taken for damaged from here on.
         engine.flush().map_err(|error| home.damaged(error.to_string()))?;
-        home.write_format()?;
+        home.write_format(Instance::Here)?;
     }
     reserve::make(home)?;
     Ok((engine, bytes_live))

@@ -6,7 +6,7 @@ use crate::disk::{Batch, Disk, Overlay};
 use crate::migrations;
 use crate::pattern::{KeyHash, ReplicaId, SpaceId};
 use crate::replica::{Replica, Trust};
-use crate::table::{self, Finding, Table, TableError};
+use crate::table::{self, Finding, META_REPLICA, Table, TableError};
 
 /// Rows or records of one durable batch.
 const PIECE: usize = 512;
@@ -92,6 +92,15 @@ pub fn repair(disk: &mut dyn Disk, holes: Holes) -> Result<Repaired, StartError>
         }
     }
     Ok(repaired)
+}
+
+/// Makes the next open take a new name, for a store that is a copy: before anything else is made
+/// durable in it, because the disk counts it as its own from then on.
+pub fn forget_replica_id(disk: &mut dyn Disk) -> Result<(), StartError> {
+    change(disk, |rows| {
+        rows.delete(META_REPLICA);
+        Ok(())
+    })
 }
 
 /// One durable batch.

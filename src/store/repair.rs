@@ -29,6 +29,9 @@ impl PatternStore {
         if let Some(why) = disk.failure() {
             tracing::error!(why, "a store that takes no writes cannot be repaired");
         }
+        if disk.was_copied() {
+            crate::host::forget_replica_id(&mut disk)?;
+        }
         let rows = crate::host::repair(&mut disk, holes)?;
         Ok(RepairReport { files, rows })
     }

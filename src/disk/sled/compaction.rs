@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::super::{Compacted, DiskError, OpenError, Prepared, RowSum, Rows};
 use super::engine::{Engine, Use, guarded};
-use super::home::{create_dir_synced, stop_here};
+use super::home::{Home, create_dir_synced, stop_here};
 use super::{SledDisk, live, reserve, scan_engine};
 
 /// Rows copied at a time, held in memory: 2,048 x (4,096 + 384) bytes = 9 MB at most.
@@ -52,35 +52,15 @@ impl SledDisk {
         create_dir_synced(&path).map_err(disk_error)?;
         let written = self.copy_rows(&path)?;
         stop_here("after the copy");
-        self.check_copy(&path, written)?;
+        check_copy(&self.home, &path, written)?;
         // The engine writes while it opens and closes, so this comes last.
         self.home.sync_generation(&path).map_err(disk_error)?;
         stop_here("after the sync");
         Ok(written)
     }
 
-    /// Opened anew: what is read back is what the files say, and the next open finds a snapshot.
-    pub(super) fn check_copy(&self, path: &Path, written: Rows) -> Result<(), DiskError> {
-        let copy = self.open_copy(path)?;
-        let mut sum = RowSum::default();
-        scan_engine(copy.db(), &[], None, &mut |key, value| {
-            sum.add(key, value);
-            ControlFlow::Continue(())
-        })?;
-        let (found, counted) = (sum.rows(), live::read(&copy)?);
-        if found == written && counted == Some(written.bytes) {
-            return Ok(());
-        }
-        let detail = format!("{} rows were read back as {}", written.count, found.count);
-        Err(DiskError::Damaged { what: "check a compacted copy", detail })
-    }
-
-    pub(super) fn open_copy(&self, path: &Path) -> Result<Engine, DiskError> {
-        Engine::open(&self.home, path, COPY_CACHE_BYTES, Use::Writing).map_err(disk_error)
-    }
-
     pub(super) fn copy_rows(&self, path: &Path) -> Result<Rows, DiskError> {
-        let copy = self.open_copy(path)?;
+        let copy = open_copy(&self.home, path)?;
         write_densely(&copy, &live::hidden_rows(0))?;
         let mut sum = RowSum::default();
         let mut chunk: Vec<Row> = Vec::new();
@@ -141,6 +121,26 @@ impl SledDisk {
         self.home.delete(old);
         Ok(())
     }
+}
+
+/// Opened anew: what is read back is what the files say, and the next open finds a snapshot.
+pub(super) fn check_copy(home: &Home, path: &Path, written: Rows) -> Result<(), DiskError> {
+    let copy = open_copy(home, path)?;
+    let mut sum = RowSum::default();
+    scan_engine(copy.db(), &[], None, &mut |key, value| {
+        sum.add(key, value);
+        ControlFlow::Continue(())
+    })?;
+    let (found, counted) = (sum.rows(), live::read(&copy)?);
+    if found == written && counted == Some(written.bytes) {
+        return Ok(());
+    }
+    let detail = format!("{} rows were read back as {}", written.count, found.count);
+    Err(DiskError::Damaged { what: "check a copy", detail })
+}
+
+pub(super) fn open_copy(home: &Home, path: &Path) -> Result<Engine, DiskError> {
+    Engine::open(home, path, COPY_CACHE_BYTES, Use::Writing).map_err(disk_error)
 }
 
 /// The engine opens files it cannot read as a new store: what was prepared has its count.

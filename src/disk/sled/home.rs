@@ -19,6 +19,12 @@ const PREFIX: &str = "gen-";
 const FIRST_GENERATION: &str = "gen-1";
 /// A half-made generation that the engine could not open, kept out of the way.
 const SET_ASIDE: &str = "gen-1.aside";
+/// In a generation that was moved to; a copy without it may be half made.
+const MOVED_TO: &str = "moved-to";
+/// In a generation whose files are damaged: they are kept when it is in use no more.
+const KEEP: &str = "keep";
+/// What damaged files that are kept are called, before a number.
+const DAMAGED_PREFIX: &str = "damaged-";
 /// All that creation makes before FORMAT: a directory with nothing else is half made.
 const MADE_BEFORE_FORMAT: [&str; 6] =
     ["LOCK", "CURRENT", "CURRENT.new", "FORMAT.new", FIRST_GENERATION, SET_ASIDE];
@@ -34,6 +40,15 @@ pub(super) enum Found {
     Nothing,
     /// A store of our format, with its own mark or with that of its origin.
     Store { is_marked: bool },
+}
+
+/// Whose mark a FORMAT gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instance {
+    /// That of the very file.
+    Here,
+    /// Nobody's: the store is taken for a copy.
+    Unknown,
 }
 
 impl Home {
@@ -128,7 +143,7 @@ impl Home {
         sync_path(parent_of(&self.dir))?;
         let generation = self.dir.join(FIRST_GENERATION);
         create_dir_synced(&generation)?;
-        self.replace("CURRENT", |_| format!("{FIRST_GENERATION}\n"))?;
+        self.replace("CURRENT", |_| current_text(FIRST_GENERATION))?;
         Ok(generation)
     }
 
@@ -150,7 +165,11 @@ impl Home {
             }
             other => other.map_err(io_error("read", &path))?,
         };
-        number_of(text.trim_end()).ok_or_else(|| self.damaged("CURRENT names no generation"))
+        // Said twice, so that a lost bit names no other generation: a half-made one may be there.
+        let name = text.lines().next().unwrap_or_default();
+        let is_sound = text.ends_with('\n') && text.lines().all(|line| line == name);
+        let number = number_of(name).filter(|_| is_sound);
+        number.ok_or_else(|| self.damaged("CURRENT names no generation"))
     }
 
     /// Where the engine's files are, after a check that it would not start an empty store.
@@ -168,9 +187,49 @@ impl Home {
         self.dir.join(format!("{PREFIX}{generation}"))
     }
 
-    /// Puts another generation in use.
+    /// Puts another generation in use, which is whole and holds all that the one before does.
     pub(super) fn switch(&self, generation: u64) -> Result<(), OpenError> {
-        self.replace("CURRENT", |_| format!("{PREFIX}{generation}\n"))
+        self.leave(generation, MOVED_TO)?;
+        self.replace("CURRENT", |_| current_text(&format!("{PREFIX}{generation}")))
+    }
+
+    /// Which of these was in use, where CURRENT does not say: the last that was moved to, or the
+    /// first, which nothing ever moved to.
+    pub(super) fn last_moved_to(&self, generations: &[u64]) -> Option<u64> {
+        let was_moved_to = |number: &&u64| self.path_of(**number).join(MOVED_TO).exists();
+        generations.iter().rev().find(was_moved_to).or(generations.first()).copied()
+    }
+
+    /// Says that the files of a generation are damaged, so that a crash after the move to another
+    /// does not cost them.
+    pub(super) fn keep(&self, generation: u64) -> Result<(), OpenError> {
+        self.leave(generation, KEEP)
+    }
+
+    /// Takes that back.
+    pub(super) fn keep_no_more(&self, generation: u64) {
+        // Where it is not there, or stays, the worst is files that are kept for nothing.
+        let _ = fs::remove_file(self.path_of(generation).join(KEEP));
+    }
+
+    /// Leaves an empty file in a generation, durably.
+    fn leave(&self, generation: u64, name: &str) -> Result<(), OpenError> {
+        let path = self.path_of(generation);
+        let file = path.join(name);
+        File::create(&file).map_err(io_error("write", &file))?;
+        sync_path(&file)?;
+        sync_path(&path)
+    }
+
+    /// Puts the damaged files of a generation that is not in use where nothing deletes them.
+    pub(super) fn set_damaged_aside(&self, generation: u64) -> Result<String, OpenError> {
+        let path = self.path_of(generation);
+        let names = (generation..).map(|number| format!("{DAMAGED_PREFIX}{number}"));
+        let free = names.into_iter().find(|name| !self.dir.join(name).exists());
+        let name = free.expect("a directory holds fewer names than there are numbers");
+        fs::rename(&path, self.dir.join(&name)).map_err(io_error("set aside", &path))?;
+        sync_path(&self.dir)?;
+        Ok(name)
     }
 
     /// The generations there are, whether in use or not.
@@ -185,11 +244,15 @@ impl Home {
     }
 
     /// Deletes the generations that are not `current`: a compaction was cut short before or after
-    /// it moved over. What cannot be deleted now is left to the next open.
+    /// it moved over. Damaged files are set aside instead. What fails is left to the next open.
     pub(super) fn sweep(&self, current: u64) {
         let others = self.generations().unwrap_or_default();
         for number in others.into_iter().filter(|number| *number != current) {
-            self.delete(number);
+            if !self.path_of(number).join(KEEP).exists() {
+                self.delete(number);
+            } else if let Err(error) = self.set_damaged_aside(number) {
+                tracing::warn!(number, %error, "damaged files stay where they are");
+            }
         }
     }
 
@@ -213,10 +276,23 @@ impl Home {
         sync_path(&self.dir)
     }
 
-    /// Writes FORMAT with the mark of the very file that becomes FORMAT.
-    pub(super) fn write_format(&self) -> Result<(), OpenError> {
+    /// True iff a FORMAT that may be damaged bears the mark of its own file: no copy does.
+    pub(super) fn is_marked_somewhere(&self) -> bool {
+        let path = self.dir.join("FORMAT");
+        let (Ok(bytes), Ok(metadata)) = (fs::read(&path), fs::metadata(&path)) else {
+            return false;
+        };
+        let line = format!("instance {}", mark(&metadata));
+        bytes.split(|byte| *byte == b'\n').any(|found| found == line.as_bytes())
+    }
+
+    /// Writes FORMAT, with the mark of the very file that becomes FORMAT or with none.
+    pub(super) fn write_format(&self, instance: Instance) -> Result<(), OpenError> {
         self.replace("FORMAT", |metadata| {
-            let mark = mark(metadata);
+            let mark = match instance {
+                Instance::Here => mark(metadata),
+                Instance::Unknown => "unknown".to_owned(),
+            };
             format!("{MAGIC}\nformat {FORMAT}\nengine {ENGINE}\ninstance {mark}\n").repeat(2)
         })
     }
@@ -240,6 +316,11 @@ impl Home {
             .map_err(io_error("write", &path))?;
         sync_path(&self.dir)
     }
+}
+
+/// What CURRENT says when a generation of this name is in use.
+fn current_text(name: &str) -> String {
+    format!("{name}\n").repeat(2)
 }
 
 /// The number of a generation by its name, in the one spelling that [`Home::path_of`] gives it.

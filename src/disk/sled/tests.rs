@@ -13,16 +13,25 @@ use super::engine::snapshots;
 use super::*;
 
 mod compaction;
+mod salvage;
 
 thread_local! {
     /// Every path that `sync_path` made durable on this thread.
     pub(super) static SYNCED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
     /// The step of a compaction at which this thread crashes.
     static CRASH_AT: Cell<Option<&'static str>> = const { Cell::new(None) };
+    /// What happens once at a step on this thread.
+    static DO_AT: RefCell<Option<(&'static str, Act)>> = const { RefCell::new(None) };
 }
 
-/// Unwinds past everything, as a crash would stop it, where a test asked for it.
+type Act = Box<dyn FnOnce()>;
+
+/// Unwinds past everything, as a crash would stop it, or acts, where a test asked for it.
 pub(super) fn stop_here(step: &str) {
+    let due = DO_AT.with_borrow_mut(|at| at.take_if(|(at, _)| *at == step));
+    if let Some((_, act)) = due {
+        act();
+    }
     if CRASH_AT.get() == Some(step) {
         std::panic::resume_unwind(Box::new(step.to_owned()));
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::super::super::{RowSum, Rows};
+use super::super::compaction::{check_copy, open_copy};
 use super::*;
 
 fn rows_of(disk: &SledDisk) -> Rows {
@@ -242,10 +243,11 @@ fn a_damaged_copy_is_never_moved_to() {
     fs::create_dir(&path).unwrap();
     let rows = disk.copy_rows(&path).unwrap();
     {
-        let copy = disk.open_copy(&path).unwrap();
+        let copy = open_copy(&disk.home, &path).unwrap();
         copy.db().insert([7], b"wrong").unwrap();
     }
-    assert!(matches!(disk.check_copy(&path, rows), Err(DiskError::Damaged { .. })));
+    let checked = check_copy(&disk.home, &path, rows);
+    assert!(matches!(checked, Err(DiskError::Damaged { .. })));
 }
 
 #[test]

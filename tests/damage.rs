@@ -3,9 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use consilience::disk::sled::SledDisk;
+use consilience::disk::{Batch, Disk as _, OpenMode};
 use consilience::pattern::{Content, EpisodeId, Observation, PatternId, Ratio};
 use consilience::store::{Holes, PatternStore, PatternView};
 use consilience::sync::Chance;
@@ -54,7 +57,10 @@ struct Pristine {
     dumps: Vec<u8>,
 }
 
-fn pristine() -> Pristine {
+/// So many more patterns at the end, so that the others are not in the last part of the log.
+struct Padding(usize);
+
+fn pristine(Padding(padding): Padding) -> Pristine {
     let home = tempfile::tempdir().unwrap();
     let mut chance = Chance::new(7);
     let mut ever = Vec::new();
@@ -76,22 +82,43 @@ fn pristine() -> Pristine {
         store.close();
     }
     let store = PatternStore::open(home.path()).unwrap();
+    let more: Vec<usize> = (100..100 + padding).collect();
+    for piece in more.chunks(100) {
+        let run = piece.iter().map(|id| observation(&mut chance, *id, 64)).collect();
+        store.space("two").unwrap().record(run).unwrap();
+        ever.push(values(&store));
+    }
     let now = values(&store);
     let dumps = SPACES.map(|name| dump(&store, store.space(name).unwrap().id())).concat();
     store.close();
+    drop(store);
+    // The engine writes down what it has read only when it opens.
+    (0..2).for_each(|_| PatternStore::open_existing(home.path()).unwrap().close());
     Pristine { home, now, ever, dumps }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// All of a store for a blow at the files of one kind; nothing else needs the 8 MiB of `reserve`.
+fn copy(from: &Path, to: &Path, kind: &str) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else if entry.file_name() != "reserve" {
+            copy(&entry.path(), &target, kind);
+        } else if entry.file_name() != "reserve" || kind == "reserve" {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Flips a bit wherever the name of a pattern stands in the database: its page cannot be read.
+fn spoil_page(dir: &Path, id: u64) {
+    let (path, name) = (dir.join("gen-1/db"), format!("pattern {id:03}"));
+    let mut bytes = fs::read(&path).unwrap();
+    let is_it = |at: &usize| bytes[*at..].starts_with(name.as_bytes());
+    let found: Vec<usize> = (0..bytes.len()).filter(is_it).collect();
+    assert!(!found.is_empty(), "{name} is not in the files");
+    found.into_iter().for_each(|at| bytes[at] ^= 1);
+    fs::write(path, bytes).unwrap();
 }
 
 /// The files of one kind; the engine's snapshots have long names.
@@ -158,7 +185,8 @@ impl Pristine {
         tried.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    fn repair_and_refill(&self, dir: &Path, what: &str) {
+    /// The stretches of rows that could not be read.
+    fn repair_and_refill(&self, dir: &Path, what: &str) -> usize {
         let report = PatternStore::repair(dir, Holes::Keep)
             .unwrap_or_else(|error| panic!("{what}: failed to {error}"));
         let store = PatternStore::open_existing(dir)
@@ -179,6 +207,7 @@ impl Pristine {
         let holes = |space| store.verify(space).unwrap().holes;
         assert_eq!(store.spaces().iter().map(holes).sum::<u64>(), 0, "{what}");
         store.close();
+        report.files.lost.len()
     }
 }
 
@@ -189,16 +218,18 @@ fn trials(plain: u64) -> u64 {
 
 #[test]
 fn flipped_bits_and_lost_tails_in_any_file_cost_no_peer_anything_and_come_back() {
-    let pristine = pristine();
+    let pristine = pristine(Padding(0));
     let mut chance = Chance::new(11);
     let mut outcomes: BTreeMap<(&str, Outcome), u32> = BTreeMap::new();
-    let kinds = ["db", "db", "db", "db", "snap.", "snap.", "conf", "FORMAT", "CURRENT", "LOCK"];
+    let kinds =
+        ["db", "db", "db", "db", "snap.", "snap.", "conf", "FORMAT", "CURRENT", "LOCK", "reserve"];
+    let mut hit: BTreeSet<&str> = BTreeSet::new();
     for trial in 0..trials(40) + trials(10) {
         let is_flip = trial < trials(40);
-        let kind = kinds[usize::try_from(chance.below(10)).unwrap()];
+        let kind = kinds[usize::try_from(chance.below(11)).unwrap()];
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("store");
-        copy(pristine.home.path(), &dir);
+        copy(pristine.home.path(), &dir, kind);
         let files = files(&dir, kind);
         let Some(file) =
             files.get(usize::try_from(chance.draw() % 8).unwrap() % files.len().max(1))
@@ -219,13 +250,95 @@ fn flipped_bits_and_lost_tails_in_any_file_cost_no_peer_anything_and_come_back()
         let what = format!("trial {trial}: {blow} at {at} of {}", file.display());
         let outcome = pristine.try_out(&dir, &what);
         *outcomes.entry((blow, outcome)).or_default() += 1;
+        hit.insert(kind);
+        if kind == "reserve" {
+            // It holds nothing but its length.
+            assert_eq!(outcome, Outcome::Harmless, "{what}");
+            assert_eq!(fs::metadata(file).unwrap().len(), 8 << 20, "{what}");
+        }
         if outcome != Outcome::Harmless {
             pristine.repair_and_refill(&dir, &what);
         }
     }
-    println!("{outcomes:?}");
+    println!("{outcomes:?} in {hit:?}");
+    assert_eq!(hit, BTreeSet::from(kinds), "some files were never hit");
     let seen: BTreeSet<Outcome> = outcomes.keys().map(|(_, outcome)| *outcome).collect();
     for outcome in [Outcome::Harmless, Outcome::RefusedAtOpen] {
         assert!(seen.contains(&outcome), "no trial was {outcome:?}: {outcomes:?}");
     }
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_skipped_and_the_rows_around_it_stay() {
+    let pristine = pristine(Padding(600));
+    let mut chance = Chance::new(12);
+    let mut pages = 0;
+    for trial in 0..200 {
+        if pages == trials(2) {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("store");
+        copy(pristine.home.path(), &dir, "db");
+        let id = chance.below(60);
+        let what = format!("trial {trial}: the page of pattern {id} spoiled");
+        spoil_page(&dir, id);
+        let outcome = pristine.try_out(&dir, &what);
+        assert_ne!(outcome, Outcome::Harmless, "{what}");
+        if outcome != Outcome::FoundByVerify {
+            // It stood at the end of the log, which the engine reads anew or cuts off at opening.
+            continue;
+        }
+        pages += 1;
+        let again = scratch.path().join("again");
+        copy(&dir, &again, "db");
+        let stretches = pristine.repair_and_refill(&dir, &what);
+        assert!(stretches > 0, "{what}: nothing was skipped");
+        // Without a peer there are all patterns but those of the pages around its rows.
+        let report = PatternStore::repair(&again, Holes::Keep).unwrap();
+        let store = PatternStore::open_existing(&again).unwrap();
+        let (held, all) = (values(&store).len(), pristine.now.len());
+        println!("{what}: {held} of {all} patterns stay, {stretches} stretches are gone");
+        assert!(held < all && held + 100 > all, "{what}: {held} of {all} after {report:?}");
+        store.close();
+    }
+    panic!("only {pages} trials hit a page that the engine reads on demand");
+}
+
+#[test]
+fn a_copy_that_is_repaired_becomes_another_replica_and_a_store_that_is_repaired_does_not() {
+    let outer = tempfile::tempdir().unwrap();
+    let (original, copied) = (outer.path().join("original"), outer.path().join("copied"));
+    let store = PatternStore::open(&original).unwrap();
+    let mut chance = Chance::new(13);
+    let run = (0..20).map(|id| observation(&mut chance, id, 8)).collect();
+    store.space("one").unwrap().record(run).unwrap();
+    let id = store.replica_id();
+    store.close();
+    drop(store);
+    lose_a_record(&original);
+    copy(&original, &copied, "db");
+    for dir in [&original, &copied] {
+        let report = PatternStore::repair(dir, Holes::Keep).unwrap();
+        assert_eq!(report.rows.spaces[0].records_lost, 1, "{report:?}");
+    }
+    let now = |dir: &Path| PatternStore::open_existing(dir).unwrap().replica_id();
+    assert_eq!(now(&original), id);
+    let other = now(&copied);
+    assert_ne!(other, id, "two stores are the same replica");
+    assert_eq!(now(&copied), other);
+}
+
+/// Deletes the rows of one record below the table.
+fn lose_a_record(dir: &Path) {
+    let mut disk = SledDisk::open(dir, OpenMode::MustExist).unwrap();
+    let mut batch = Batch::default();
+    let mut visit = |key: &[u8], _: &[u8]| {
+        batch.delete(key);
+        ControlFlow::Break(())
+    };
+    disk.scan(b"r", None, &mut visit).unwrap();
+    assert_eq!(batch.len(), 1);
+    disk.commit(&batch).unwrap();
+    disk.flush().unwrap();
 }

@@ -5,6 +5,7 @@ mod check;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write as _};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::lines::{LineError, Lines};
 use super::space::live_ids;
@@ -21,6 +22,8 @@ use check::{check_dumps, check_observations};
 const BATCH_PATTERNS: usize = 256;
 /// A batch ends early once its lines have this many bytes: lines of 128 MiB must not add up.
 const BATCH_BYTES: usize = 8 << 20;
+/// Batches that wait while one is written: at most three are in memory, 24 MiB of lines.
+const BATCHES_AHEAD: usize = 1;
 /// Bytes copied at a time while an input is spooled.
 const COPY_BYTES: usize = 256 * 1024;
 
@@ -221,38 +224,69 @@ impl PatternStore {
         Ok(report)
     }
 
+    /// Reads the next batch while the one before it is made durable.
     fn apply_observations(
         &self,
         default: &SpaceId,
         lines: &mut Lines<'_>,
     ) -> Result<LoadReport, LoadError> {
+        std::thread::scope(|scope| {
+            let (full, batches) = sync_channel(BATCHES_AHEAD);
+            let writer = scope.spawn(move || self.write_batches(&batches));
+            let read = read_batches(default, lines, &full);
+            drop(full);
+            let written = writer.join().expect("writing a batch returns its errors");
+            let mut report = written?;
+            report.lines = read?;
+            Ok(report)
+        })
+    }
+
+    fn write_batches(
+        &self,
+        batches: &Receiver<(SpaceId, Vec<Write>)>,
+    ) -> Result<LoadReport, LoadError> {
         let mut report = LoadReport::default();
-        let mut batches: BTreeMap<SpaceId, (Vec<Write>, usize)> = BTreeMap::new();
-        while let Some(line) = lines.next()? {
-            report.lines = line.number;
-            if line.bytes.trim_ascii().is_empty() {
-                continue;
-            }
-            let (space, observation): (_, Observation) =
-                decode_observation(line.bytes, line.number)?;
-            let space = space.unwrap_or_else(|| default.clone());
-            let (batch, bytes) = batches.entry(space.clone()).or_default();
-            batch.push(Write::Observe(observation));
-            *bytes += line.bytes.len();
-            if batch.len() >= BATCH_PATTERNS || *bytes >= BATCH_BYTES {
-                *bytes = 0;
-                let written = self.write(&space, std::mem::take(batch))?;
-                report.add(&space, written);
-            }
-        }
-        for (space, (batch, _)) in batches {
-            if !batch.is_empty() {
-                let written = self.write(&space, batch)?;
-                report.add(&space, written);
-            }
+        for (space, batch) in batches {
+            let written = self.write(&space, batch)?;
+            report.add(&space, written);
         }
         Ok(report)
     }
+}
+
+/// Hands on the observations of all lines in batches of one space each; returns how many lines.
+/// Ends early where nobody takes them any more: the writer knows why.
+fn read_batches(
+    default: &SpaceId,
+    lines: &mut Lines<'_>,
+    full: &SyncSender<(SpaceId, Vec<Write>)>,
+) -> Result<u64, LoadError> {
+    let mut count = 0;
+    let mut batches: BTreeMap<SpaceId, (Vec<Write>, usize)> = BTreeMap::new();
+    while let Some(line) = lines.next()? {
+        count = line.number;
+        if line.bytes.trim_ascii().is_empty() {
+            continue;
+        }
+        let (space, observation): (_, Observation) = decode_observation(line.bytes, line.number)?;
+        let space = space.unwrap_or_else(|| default.clone());
+        let (batch, bytes) = batches.entry(space.clone()).or_default();
+        batch.push(Write::Observe(observation));
+        *bytes += line.bytes.len();
+        if batch.len() >= BATCH_PATTERNS || *bytes >= BATCH_BYTES {
+            *bytes = 0;
+            if full.send((space, std::mem::take(batch))).is_err() {
+                return Ok(count);
+            }
+        }
+    }
+    for (space, (batch, _)) in batches {
+        if !batch.is_empty() && full.send((space, batch)).is_err() {
+            return Ok(count);
+        }
+    }
+    Ok(count)
 }
 
 /// One dump on its way into a space.

@@ -13,7 +13,7 @@ use consilience::index::Index;
 use consilience::lattice::{Actor, Dot, VersionVector};
 use consilience::pattern::{
     Citation, Content, ContentError, DIMENSION_MAX, EPISODES_MAX, EpisodeId, ID_BYTES_MAX,
-    Observation, Pattern, PatternId, Ratio, SpaceId, Write,
+    Observation, Pattern, PatternId, Ratio, SpaceId, Write, WriteReport,
 };
 use consilience::replica::Absorb;
 use consilience::store::{PatternStore, Space, WriteError};
@@ -214,6 +214,45 @@ fn one_more_episode_among_the_longest_ids_writes_the_rows_of_one_bucket_at_most(
     let changed = written(&mut world, cite_long("large", 10_000..10_001));
     let rows = BTreeMap::from([('e', 2), ('d', 1), ('k', 1), ('a', 1), ('l', 1)]);
     assert_eq!(changed, Changed { rows, bytes: 6_080 });
+}
+
+/// All citations, dots and causes are those of one write after the other: only the change log, which
+/// names what changed and not how often, has fewer rows.
+#[test]
+fn a_batch_about_one_pattern_stores_it_once_and_leaves_the_state_that_single_writes_leave() {
+    let writes: Vec<Write> = (0..64)
+        .flat_map(|n| [Write::Observe(run_again(n)), Write::Observe(cite("large", 0..n / 2))])
+        .chain([Write::Retract {
+            id: PatternId::new("large").unwrap(),
+            episodes: (3..40).map(episode).collect(),
+        }])
+        .chain((50..54).map(|n| Write::Observe(describe("large", n % 2 + 1))).take(1))
+        .collect();
+    let (mut at_once, mut singly) = (World::new(2, 1), World::new(2, 1));
+    let report = at_once.write(0, writes.clone());
+    let mut sum = WriteReport::default();
+    for write in writes {
+        let one = singly.write(0, vec![write]);
+        sum.inserted += one.inserted;
+        sum.updated += one.updated;
+        sum.unchanged += one.unchanged;
+    }
+    assert_eq!(report, sum);
+    assert!(sum.inserted == 1 && sum.updated > 64 && sum.unchanged > 30, "{sum:?}");
+    assert_eq!(at_once.get(0, "large"), singly.get(0, "large"));
+    assert_eq!(at_once.root(0), singly.root(0));
+    let [one_row, many_rows] = [&at_once, &singly].map(|world| {
+        let mut rows = rows(&*world.media[0].disk());
+        let log = rows.extract_if(.., |key, _| key[0] == b'l').count();
+        (log, rows)
+    });
+    assert_eq!((one_row.0, many_rows.0), (1, usize::try_from(sum.inserted + sum.updated).unwrap()));
+    let named = |rows: &Rows| rows.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(named(&one_row.1), named(&many_rows.1));
+    // Whoever hears the events one by one comes to the same.
+    at_once.connect(0, 1);
+    at_once.settle();
+    assert_eq!(at_once.root(1), singly.root(0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use blake3::Hasher;
 
-use super::record::{Encoded, encode_content};
+use super::record::{Encoded, content_head};
 use crate::lattice::{Dot, VersionVector};
 use crate::pattern::{Content, Digest, KeyHash, Knowledge, Pattern, PatternId, SpaceId};
 
@@ -49,7 +49,8 @@ pub fn encoded_digest(pattern: &Pattern, encoded: &Encoded) -> Option<Digest> {
 /// The name of content.
 pub fn content_digest(content: &Content) -> Digest {
     let mut hasher = CONTENT.clone();
-    hasher.update(&encode_content(content));
+    hasher.update(&content_head(content));
+    hasher.update(content.data());
     Digest(*hasher.finalize().as_bytes())
 }
 

@@ -179,12 +179,20 @@ pub(super) fn read_opinion(reader: &mut Reader<'_>) -> Result<Opinion, DecodeErr
 
 /// Content: encoding, dimension, label, numbers.
 pub fn encode_content(content: &Content) -> Vec<u8> {
-    // A code, two numbers of at most two bytes each in varints, then the label and the numbers.
-    let mut out = Vec::with_capacity(5 + content.label().len() + content.data().len());
+    let mut out = content_head(content);
+    out.reserve_exact(content.data().len());
+    out.extend_from_slice(content.data());
+    out
+}
+
+/// As [`encode_content`], up to the numbers.
+pub(super) fn content_head(content: &Content) -> Vec<u8> {
+    let label = content.label().as_bytes();
+    // A code, two numbers of at most two bytes each in varints, the label.
+    let mut out = Vec::with_capacity(5 + label.len());
     out.push(content.shape().encoding.code());
     put_varint(&mut out, content.shape().dimension.into());
-    put_bytes(&mut out, content.label().as_bytes());
-    out.extend_from_slice(content.data());
+    put_bytes(&mut out, label);
     out
 }
 

@@ -167,29 +167,26 @@ impl Table {
         let new = Laid::out(after, encoded.record(after));
         let row = register_key(self.number, key);
         seals.add(&row, &new.register);
-        rows.replace_long(&row, old.as_ref().map(|old| &*old.register), Some(&new.register));
-        let old_bits = old.and_then(|old| old.bits);
-        let stay = before.filter(|_| old_bits == new.bits);
-        // Of buckets that stay what they are, only those of citations that came or went change.
-        let touched =
-            stay.map(|before| touched_buckets(&before.episodes, &after.episodes, new.bits));
-        let is_touched = |bucket: &u16| touched.as_ref().is_none_or(|some| some.contains(bucket));
+        let old_bits = old.as_ref().and_then(|old| old.bits);
+        if (old_bits, new.bits) == (None, None) {
+            // One row each, and just what `before` says, for it was read from that.
+            rows.replace_long(&row, old.as_ref().map(|old| &*old.register), Some(&new.register));
+            return Ok(seals.finish(key));
+        }
+        // How a large pattern lies in rows is for the rows to say: a migration may cut otherwise.
+        rows.write_long(&row, Some(&new.register))?;
         let buckets = buckets(&after.episodes, new.bits);
         for (bucket, citations) in &buckets {
             let row = episodes_key(self.number, key, *bucket);
             let value = encode_citations(citations);
             seals.add(&row, &value);
-            if is_touched(bucket) {
-                rows.write_long(&row, Some(&value))?;
-            }
+            rows.write_long(&row, Some(&value))?;
         }
-        let old = match (&touched, before) {
-            (Some(touched), _) => touched.clone(),
-            (None, Some(before)) => touched_buckets(&before.episodes, &[], old_bits),
-            (None, None) => BTreeSet::new(),
-        };
-        for bucket in old.iter().filter(|bucket| !buckets.contains_key(bucket)) {
-            rows.write_long(&episodes_key(self.number, key, *bucket), None)?;
+        let stay = if old_bits == new.bits { &after.episodes[..] } else { &[] };
+        let before = before.map_or(&[][..], |before| &before.episodes);
+        let left = touched_buckets(before, stay, old_bits);
+        for bucket in left.into_iter().filter(|bucket| !buckets.contains_key(bucket)) {
+            rows.write_long(&episodes_key(self.number, key, bucket), None)?;
         }
         Ok(seals.finish(key))
     }

@@ -8,6 +8,9 @@ use crate::codec::{DecodeError, checksum, hex};
 use crate::disk::{DiskError, Overlay};
 use crate::pattern::{ContentError, Digest, KeyHash, Shape};
 
+/// What a row has beyond its value: a checksum.
+const SEAL_BYTES: usize = 8;
+
 /// What cannot be read any more and must come from a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lost {
@@ -165,14 +168,21 @@ pub trait Sealed {
 }
 
 fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut row = Vec::with_capacity(value.len() + 8);
-    row.extend_from_slice(value);
-    row.extend_from_slice(&checksum(key, value));
+    seal_parts(key, &[], value)
+}
+
+/// The row of a value in two parts, made in one allocation.
+fn seal_parts(key: &[u8], head: &[u8], rest: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(head.len() + rest.len() + SEAL_BYTES);
+    row.extend_from_slice(head);
+    row.extend_from_slice(rest);
+    let sum = checksum(key, &row);
+    row.extend_from_slice(&sum);
     row
 }
 
 pub(super) fn unseal<'r>(key: &[u8], row: &'r [u8]) -> Result<&'r [u8], TableError> {
-    let split = row.len().checked_sub(8);
+    let split = row.len().checked_sub(SEAL_BYTES);
     let split = split.ok_or_else(|| TableError::damaged(key, "shorter than its checksum"))?;
     let (value, sum) = row.split_at(split);
     if checksum(key, value) == sum {
@@ -183,21 +193,24 @@ pub(super) fn unseal<'r>(key: &[u8], row: &'r [u8]) -> Result<&'r [u8], TableErr
 }
 
 fn chunk_key(key: &[u8], number: usize) -> Vec<u8> {
-    let mut chunk = key.to_vec();
+    let mut chunk = Vec::with_capacity(key.len() + 2);
+    chunk.extend_from_slice(key);
     chunk.extend_from_slice(&u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes());
     chunk
 }
 
-/// The rows of a long value, in order: the first begins with their number.
-fn chunks(value: Option<&[u8]>) -> Vec<Vec<u8>> {
-    let pieces: Vec<&[u8]> = match value {
+/// The pieces of a long value in order, and what stands before the first: their number.
+fn pieces(value: Option<&[u8]>) -> Vec<&[u8]> {
+    match value {
         None => Vec::new(),
         Some([]) => vec![&[]],
         Some(value) => value.chunks(CHUNK_BYTES).collect(),
-    };
-    let count = u16::try_from(pieces.len()).expect("values are bounded to 20 MiB");
-    let heads = std::iter::once(count.to_be_bytes().to_vec()).chain(std::iter::repeat(Vec::new()));
-    heads.zip(pieces).map(|(head, piece)| [&head, piece].concat()).collect()
+    }
+}
+
+fn head_of(number: usize, count: usize) -> Vec<u8> {
+    let count = u16::try_from(count).expect("values are bounded to 20 MiB");
+    if number == 0 { count.to_be_bytes().to_vec() } else { Vec::new() }
 }
 
 /// A long value of which the first rows have been read.
@@ -299,23 +312,38 @@ impl Sealed for Overlay<'_> {
     }
 
     fn write_long(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), TableError> {
-        let before = self.read(&chunk_key(key, 0)).ok().flatten();
-        let before = before.and_then(|first| Some(u16::from_be_bytes(*first.first_chunk::<2>()?)));
-        let chunks = chunks(value);
-        for (number, row) in chunks.iter().enumerate() {
-            self.write(&chunk_key(key, number), row)?;
+        let pieces = pieces(value);
+        let first = chunk_key(key, 0);
+        let held = self.get(&first)?;
+        let mut is_counted_alike = false;
+        for (number, piece) in pieces.iter().enumerate() {
+            let key = chunk_key(key, number);
+            let row = seal_parts(&key, &head_of(number, pieces.len()), piece);
+            let is_there = match number {
+                0 => held.as_ref() == Some(&row),
+                _ => self.get(&key)?.as_ref() == Some(&row),
+            };
+            is_counted_alike |= number == 0 && is_there;
+            if !is_there {
+                self.put(key, row);
+            }
         }
-        for number in chunks.len()..usize::from(before.unwrap_or(0)) {
-            self.delete(chunk_key(key, number));
+        if !is_counted_alike {
+            let count = held.as_deref().and_then(|row| unseal(&first, row).ok()?.first_chunk());
+            let count = count.map_or(0, |count| usize::from(u16::from_be_bytes(*count)));
+            (pieces.len()..count).for_each(|number| self.delete(chunk_key(key, number)));
         }
         Ok(())
     }
 
     fn replace_long(&mut self, key: &[u8], before: Option<&[u8]>, value: Option<&[u8]>) {
-        let (before, after) = (chunks(before), chunks(value));
-        for (number, row) in after.iter().enumerate() {
-            if before.get(number) != Some(row) {
-                self.write_over(&chunk_key(key, number), row);
+        let (before, after) = (pieces(before), pieces(value));
+        for (number, piece) in after.iter().enumerate() {
+            let is_counted_anew = number == 0 && before.len() != after.len();
+            if is_counted_anew || before.get(number) != Some(piece) {
+                let key = chunk_key(key, number);
+                let row = seal_parts(&key, &head_of(number, after.len()), piece);
+                self.put(key, row);
             }
         }
         for number in after.len()..before.len() {

@@ -3,9 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
 use super::DumpError;
 use super::read::{invalid, json, name_in, text_of};
@@ -17,46 +15,15 @@ pub const OBSERVATION_FIELDS: &str = "pattern, episodes, confidence, last_consol
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PlainWire<N> {
+struct PlainWire {
     space: Option<String>,
     pattern: String,
     label: Option<String>,
-    embedding: Option<N>,
+    embedding: Option<Vec<f32>>,
     episodes: Vec<String>,
     strength: Option<f64>,
     confidence: f64,
     last_consolidated: String,
-}
-
-impl PlainWire<Numbers> {
-    fn with_vec(self) -> PlainWire<Vec<f32>> {
-        PlainWire {
-            space: self.space,
-            pattern: self.pattern,
-            label: self.label,
-            embedding: self.embedding.map(|numbers| numbers.0),
-            episodes: self.episodes,
-            strength: self.strength,
-            confidence: self.confidence,
-            last_consolidated: self.last_consolidated,
-        }
-    }
-}
-
-/// An embedding, read in a third of the time the JSON reader takes for its numbers. What is not an
-/// array of plain numbers within range is refused, and read again by that one, who can say why.
-struct Numbers(Vec<f32>);
-
-impl<'de> Deserialize<'de> for Numbers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = <&RawValue>::deserialize(deserializer)?.get();
-        let inside = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let inside = inside.ok_or_else(|| D::Error::custom("no array"))?;
-        // It is JSON already, so a number has none of the forms that only Rust allows.
-        let number = |text: &str| text.trim_ascii().parse().ok().filter(|n: &f32| n.is_finite());
-        let numbers: Option<Vec<f32>> = inside.split(',').map(number).collect();
-        numbers.map(Self).ok_or_else(|| D::Error::custom("no numbers"))
-    }
 }
 
 /// Reads one observation and the space it names, if any; `line` counts from 1.
@@ -68,10 +35,7 @@ pub fn decode_observation(
     line: u64,
 ) -> Result<(Option<SpaceId>, Observation), DumpError> {
     let text = text_of(bytes, line)?;
-    let wire = match serde_json::from_str::<PlainWire<Numbers>>(text) {
-        Ok(wire) => wire.with_vec(),
-        Err(_) => json::<PlainWire<Vec<f32>>>(text, line, name_in(text))?,
-    };
+    let wire: PlainWire = json(text, line, name_in(text))?;
     let bad = |reason: String| invalid(line, Some(&wire.pattern), &reason);
     let id = PatternId::new(&wire.pattern).map_err(|error| bad(error.to_string()))?;
     let space = wire.space.as_deref().map(SpaceId::new).transpose();

@@ -216,8 +216,8 @@ fn one_more_episode_among_the_longest_ids_writes_the_rows_of_one_bucket_at_most(
     assert_eq!(changed, Changed { rows, bytes: 6_080 });
 }
 
-/// All citations, dots and causes are those of one write after the other: only the change log, which
-/// names what changed and not how often, has fewer rows.
+/// All citations, dots and causes are those of one write after the other: only the change log,
+/// which names what changed and not how often, has fewer rows.
 #[test]
 fn a_batch_about_one_pattern_stores_it_once_and_leaves_the_state_that_single_writes_leave() {
     let writes: Vec<Write> = (0..64)

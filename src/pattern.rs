@@ -20,7 +20,7 @@ pub use encoding::{Encoding, Shape};
 pub use ids::{Digest, EpisodeId, ID_BYTES_MAX, IdError, KeyHash, PatternId, ReplicaId, SpaceId};
 pub use knowledge::{GAP_KEYS_MAX, GAP_ROWS_MAX, Gap, Hole, Knowledge};
 pub use observation::{Observation, Write, WriteReport};
-pub use opinion::{Opinion, Ratio, RatioError, Summary, summarise};
+pub use opinion::{Opinion, Ratio, RatioError, Summary, Tally, summarise};
 
 /// Most episodes one pattern may hold live.
 pub const EPISODES_MAX: usize = 65_536;

@@ -356,6 +356,26 @@ impl<'r> View<'r> {
         Ok(found.filter(|pattern| !pattern.is_dead()))
     }
 
+    /// A pattern by its key; dead ones count as absent. O(its size).
+    pub fn by_key(&self, key: KeyHash) -> Result<Option<Pattern>, TableError> {
+        let found = self.replica.table.load(&self.rows, key)?;
+        Ok(found.filter(|pattern| !pattern.is_dead()))
+    }
+
+    /// The changes after a number, in order, at most so many; `None` where the log no longer
+    /// reaches back so far, or never came so far.
+    pub fn changes(
+        &self,
+        after: u64,
+        most: u64,
+    ) -> Result<Option<Vec<(u64, KeyHash)>>, TableError> {
+        let now = self.replica.sequence;
+        if after > now {
+            return Ok(None);
+        }
+        self.replica.table.changes(&self.rows, after, now.min(after.saturating_add(most)))
+    }
+
     /// Content by digest.
     pub fn content(&self, digest: &Digest) -> Result<Option<Content>, TableError> {
         self.replica.table.content(&self.rows, *digest)

@@ -1,6 +1,8 @@
 //! The embedding facade: plain synchronous reads and writes over one engine, network optional.
 //! It must never know how states converge; it names spaces, batches and files.
 
+mod beliefs;
+mod changes;
 #[cfg(unix)]
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line is the client"))]
 mod control;
@@ -39,6 +41,8 @@ pub use crate::codec::dump::{DumpError, DumpMode};
 pub use crate::disk::Compacted;
 pub use crate::engine::WriteError;
 pub use crate::host::Usage;
+pub use beliefs::{Beliefs, Refreshed, Totals};
+pub use changes::{Changed, Changes, ChangesError, Cursor, CursorError};
 #[cfg(all(unix, any(feature = "cli", test)))]
 pub(crate) use control::Client;
 #[cfg(unix)]

@@ -5,6 +5,7 @@
 
 mod tidy;
 
+mod beliefs;
 mod budget;
 
 #[cfg(feature = "cli")]

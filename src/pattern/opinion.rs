@@ -97,31 +97,80 @@ pub struct Summary {
     pub last_consolidated_ms: i64,
 }
 
+/// The exact sums behind a [`Summary`]: they add up to the same in any order, over several patterns
+/// too, where means of means would be rounded twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tally {
+    max: Ratio,
+    confidence: u128,
+    strength: u128,
+    weight: u64,
+    voices: u32,
+    last_consolidated_ms: i64,
+}
+
+impl Tally {
+    /// Counts live opinions: per replica the newest by `(at_ms, dot)`. `None` without any.
+    /// O(n log n).
+    pub fn of(voices: &[Voice]) -> Option<Self> {
+        let mut newest = std::collections::BTreeMap::new();
+        for voice in voices {
+            let entry = newest.entry(voice.opinion.replica).or_insert(voice);
+            if (voice.opinion.at_ms, voice.dot) > (entry.opinion.at_ms, entry.dot) {
+                *entry = voice;
+            }
+        }
+        newest.values().map(|voice| Self::one(&voice.opinion)).reduce(Self::plus)
+    }
+
+    fn one(opinion: &Opinion) -> Self {
+        let weight = u128::from(opinion.weight);
+        Self {
+            max: opinion.confidence,
+            confidence: weight * u128::from(opinion.confidence.0),
+            strength: weight * u128::from(opinion.strength.0),
+            weight: u64::from(opinion.weight),
+            voices: 1,
+            last_consolidated_ms: opinion.at_ms,
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            max: self.max.max(other.max),
+            confidence: self.confidence + other.confidence,
+            strength: self.strength + other.strength,
+            // 2^32 opinions of the greatest weight fit; more are not held.
+            weight: self.weight.saturating_add(other.weight),
+            voices: self.voices.saturating_add(other.voices),
+            last_consolidated_ms: self.last_consolidated_ms.max(other.last_consolidated_ms),
+        }
+    }
+
+    /// Confidence times evidence, summed: how much stands behind it all.
+    pub const fn support(&self) -> u128 {
+        self.confidence
+    }
+
+    /// Max, means and counts, each rounded once. O(1).
+    pub fn summary(&self) -> Summary {
+        Summary {
+            max: self.max,
+            mean: Ratio(divide_half_even(self.confidence, u128::from(self.weight))),
+            strength: Ratio(divide_half_even(self.strength, u128::from(self.weight))),
+            voices: self.voices,
+            weight: self.weight,
+            last_consolidated_ms: self.last_consolidated_ms,
+        }
+    }
+}
+
 /// Reads max and mean from live opinions: per replica the newest by `(at_ms, dot)`, then integer
 /// arithmetic in u128. `None` without opinions. O(n log n).
 pub fn summarise(voices: &[Voice]) -> Option<Summary> {
-    let mut newest = std::collections::BTreeMap::new();
-    for voice in voices {
-        let entry = newest.entry(voice.opinion.replica).or_insert(voice);
-        if (voice.opinion.at_ms, voice.dot) > (entry.opinion.at_ms, entry.dot) {
-            *entry = voice;
-        }
-    }
-    let (mut confidence, mut strength, mut weight) = (0_u128, 0_u128, 0_u64);
-    for voice in newest.values() {
-        let w = voice.opinion.weight;
-        weight += u64::from(w);
-        confidence += u128::from(w) * u128::from(voice.opinion.confidence.0);
-        strength += u128::from(w) * u128::from(voice.opinion.strength.0);
-    }
-    Some(Summary {
-        max: newest.values().map(|voice| voice.opinion.confidence).max()?,
-        mean: Ratio(divide_half_even(confidence, u128::from(weight))),
-        strength: Ratio(divide_half_even(strength, u128::from(weight))),
-        voices: u32::try_from(newest.len()).unwrap_or(u32::MAX),
-        weight,
-        last_consolidated_ms: newest.values().map(|voice| voice.opinion.at_ms).max()?,
-    })
+    Tally::of(voices).map(|tally| tally.summary())
 }
 
 fn divide_half_even(sum: u128, by: u128) -> u32 {

@@ -155,7 +155,11 @@ impl Space {
         self.read(|view| view.version()).unwrap_or(0)
     }
 
-    fn read<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> Option<T> {
+    pub(super) fn store(&self) -> &PatternStore {
+        &self.store
+    }
+
+    pub(super) fn read<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> Option<T> {
         self.store.view(&self.id, look)
     }
 }

@@ -141,6 +141,29 @@ impl Table {
         }
     }
 
+    /// The keys of the changes numbered `after + 1` to `upto`, in order; `None` where one of them
+    /// is not held any more. O(changes · log n).
+    pub fn changes(
+        &self,
+        rows: &Overlay<'_>,
+        after: u64,
+        upto: u64,
+    ) -> Result<Option<Vec<(u64, KeyHash)>>, TableError> {
+        let mut found = Vec::new();
+        for sequence in after + 1..=upto {
+            let row = log_key(self.number, sequence);
+            let value = match rows.read(&row) {
+                Ok(Some(value)) => value,
+                // The log may go when it is damaged: whoever reads it starts over.
+                Ok(None) | Err(TableError::Damaged { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let key = value[..].try_into().map(KeyHash);
+            found.push((sequence, key.map_err(|_| TableError::damaged(&row, "no key"))?));
+        }
+        Ok(Some(found))
+    }
+
     /// Takes what is damaged out of the way: a record becomes a hole, content becomes wanted.
     pub fn set_aside(&self, rows: &mut Overlay<'_>, lost: Lost) -> Result<(), TableError> {
         match lost {

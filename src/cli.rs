@@ -4,6 +4,7 @@
 //! Exit codes: 0 yes; 1 no (differs, not found, damaged); 2 usage; 3 input or output failed; 10 no
 //! store there; 11 locked and no socket; 12 another format; 13 peer unreachable; 14 refused.
 
+mod believe;
 mod change;
 mod compact;
 mod compare;
@@ -87,6 +88,12 @@ enum Verb {
     Get(look::GetArguments),
     /// List patterns by id.
     Ls(look::ListArguments),
+    /// List what several patterns say together: the same on every replica that holds the same.
+    Beliefs(believe::BeliefsArguments),
+    /// List what is not settled, or how one pattern stands to others, and why.
+    Conflicts(believe::ConflictsArguments),
+    /// Print the events a pattern stands on: who said what, and who had not seen whom.
+    History(believe::HistoryArguments),
     /// Print the root of a space: equal iff the live patterns are.
     Root(look::SourceArgument),
     /// Print what there is: spaces, roots, sizes, peers.
@@ -156,6 +163,9 @@ impl Verb {
             Self::Dump(arguments) => transfer::dump(common, arguments, out),
             Self::Get(arguments) => look::get(common, arguments, out),
             Self::Ls(arguments) => look::list(common, arguments, out),
+            Self::Beliefs(arguments) => believe::beliefs(common, arguments, out),
+            Self::Conflicts(arguments) => believe::conflicts(common, arguments, out),
+            Self::History(arguments) => believe::history(common, arguments, out),
             Self::Root(source) => look::root(common, source, out),
             Self::Status(source) => look::status(common, source, out),
             Self::Diff(arguments) => compare::diff(common, arguments, out),

@@ -56,6 +56,8 @@ pub(crate) use network::SpaceSync;
 pub(crate) use query::LoadKind;
 #[cfg(feature = "cli")]
 pub(crate) use query::SPACE_DEFAULT;
+#[cfg(any(feature = "cli", test))]
+pub(crate) use query::{Extent, Lens};
 pub(crate) use query::{Fault, Input, Query, Verdict, answer};
 pub use repair::{Claim, Holes, Mended, RepairReport, Repaired};
 pub use space::{Applied, PatternView, Patterns, Space};

@@ -164,6 +164,11 @@ impl BeliefGraph {
         self.nodes.get(id).into_iter().flat_map(|node| &node.links)
     }
 
+    /// What was read of all patterns, by id.
+    pub fn patterns(&self) -> impl Iterator<Item = &Evidence> {
+        self.nodes.values().map(|node| &node.evidence)
+    }
+
     /// What was read of a pattern.
     pub fn evidence(&self, id: &PatternId) -> Option<&Evidence> {
         self.nodes.get(id).map(|node| &node.evidence)
@@ -178,6 +183,12 @@ impl BeliefGraph {
         shared
     }
 
+    /// What the opinions on two patterns say together.
+    pub fn together(&self, one: &PatternId, other: &PatternId) -> Option<Summary> {
+        let tallies = [one, other].into_iter().filter_map(|id| self.evidence(id)?.tally);
+        tallies.reduce(Tally::plus).map(|tally| tally.summary())
+    }
+
     /// Everything unsettled, by type and id. O(n + relations).
     pub fn conflicts(&self) -> Vec<Conflict> {
         let pairs = self.relations().filter_map(|(one, other, relation)| {
@@ -186,16 +197,14 @@ impl BeliefGraph {
                 RelationKind::Competing => ConflictKind::Competing,
                 RelationKind::OneBelief | RelationKind::LookAlike => return None,
             };
-            let both = [one, other].into_iter();
-            let tallies = both.filter_map(|id| self.evidence(id)?.tally);
             let is_one = kind == ConflictKind::SameEpisodes;
-            let together = is_one.then(|| tallies.reduce(Tally::plus)).flatten();
+            let together = is_one.then(|| self.together(one, other)).flatten();
             Some(Conflict {
                 kind,
                 pattern: one.clone(),
                 other: Some(other.clone()),
                 relation: Some(*relation),
-                together: together.map(|tally| tally.summary()),
+                together,
                 siblings: 0,
             })
         });

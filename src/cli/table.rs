@@ -18,6 +18,9 @@ const CELL_CHARS_MAX: usize = 48;
 /// The longest list that is shown whole.
 const LIST_SHOWN_MAX: usize = 8;
 
+/// The field that is a sentence: it is shown whole.
+const SENTENCE: &str = "why";
+
 /// Prints rows, which are JSON objects, one a line.
 pub(super) fn write_table(rows: &[u8], layout: &Layout, out: &mut dyn Write) -> io::Result<()> {
     let parsed = || {
@@ -65,6 +68,13 @@ fn block(row: &Value, fields: &[&str], indent: &str, out: &mut dyn Write) -> io:
                 let names = names(value);
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 block(value, &names, &format!("{indent}  "), out)?;
+            }
+            Value::String(text) if *field == SENTENCE => {
+                writeln!(
+                    out,
+                    "{indent}{name:<width$}  {}",
+                    text.replace(char::is_control, "\u{fffd}")
+                )?;
             }
             value => writeln!(out, "{indent}{name:<width$}  {}", cell(value))?,
         }

@@ -11,6 +11,8 @@ use crate::belief::{
     Belief, BeliefGraph, BeliefOptions, Causality, Conflict, Event, Evidence, RelationKind, Turn,
     Version, history,
 };
+use crate::codec::dump::hex_u64;
+use crate::lattice::{Actor, VersionVector};
 use crate::pattern::{Content, Digest, KeyHash, Pattern, PatternId};
 use crate::replica::View;
 
@@ -19,7 +21,8 @@ use crate::replica::View;
 const AUDIT: &str = "consilience::audit";
 
 /// The beliefs of a space as of its last refresh. Holds what it read: about 6 bytes for each element
-/// of each embedding, and the ids.
+/// of each embedding, and the ids. A record that is lost to damage meanwhile stays as it was read
+/// until it has come back from a peer.
 #[derive(Debug)]
 pub struct Beliefs {
     space: Space,
@@ -62,10 +65,37 @@ struct Snapshot {
     cursor: Cursor,
 }
 
+/// A pattern as a page of changes finds it.
+struct Seen {
+    key: KeyHash,
+    evidence: Option<Evidence>,
+    /// Whose events it stands on.
+    actors: BTreeSet<Actor>,
+}
+
+impl Seen {
+    fn read(view: &View<'_>, key: KeyHash) -> Result<Self, ReadError> {
+        let pattern = view.by_key(key)?;
+        let evidence = pattern.as_ref().map(|pattern| evidence_of(view, pattern)).transpose()?;
+        let dots = pattern.iter().flat_map(Pattern::live_dots);
+        let actors = dots.map(|dot| dot.actor).collect();
+        Ok(Self { key, evidence: evidence.flatten(), actors })
+    }
+}
+
+fn named(actors: &BTreeSet<Actor>) -> String {
+    actors.iter().map(|actor| hex_u64(actor.0)).collect::<Vec<_>>().join(",")
+}
+
 impl Beliefs {
     /// What the patterns say jointly.
     pub fn graph(&self) -> &BeliefGraph {
         &self.graph
+    }
+
+    /// What the patterns say jointly, kept; no longer refreshed.
+    pub fn into_graph(self) -> BeliefGraph {
+        self.graph
     }
 
     /// What has come up since the beliefs were first read.
@@ -82,9 +112,9 @@ impl Beliefs {
                 self.rebuild()?;
                 return Ok(Refreshed { is_rebuilt: true, ..done });
             };
-            for (key, evidence) in found {
+            for seen in found {
                 done.patterns += 1;
-                done.turns += self.take(key, evidence);
+                done.turns += self.take(seen);
             }
             self.cursor = page.cursor;
             if page.is_last {
@@ -94,8 +124,7 @@ impl Beliefs {
     }
 
     /// The next changes as evidence, and on the last page what waits for content, all of one moment.
-    #[expect(clippy::type_complexity, reason = "a page and its evidence")]
-    fn next_page(&self) -> Result<Option<(Page, Vec<(KeyHash, Option<Evidence>)>)>, ReadError> {
+    fn next_page(&self) -> Result<Option<(Page, Vec<Seen>)>, ReadError> {
         let replica = self.space.store().replica_id();
         let read = self.space.read(|view| {
             let Some(mut page) = self.cursor.page(replica, view)? else {
@@ -104,51 +133,49 @@ impl Beliefs {
             if page.is_last {
                 page.keys.extend(self.wanting.iter().map(|id| self.space.key(id)));
             }
-            let mut found = Vec::new();
-            for key in &page.keys {
-                let pattern = view.by_key(*key)?;
-                let evidence = pattern.map(|pattern| evidence_of(view, &pattern)).transpose()?;
-                found.push((*key, evidence.flatten()));
-            }
+            let see = |key: &KeyHash| Seen::read(view, *key);
+            let found = page.keys.iter().map(see).collect::<Result<Vec<_>, _>>()?;
             Ok(Some((page, found)))
         });
         read.unwrap_or(Ok(None))
     }
 
-    fn take(&mut self, key: KeyHash, evidence: Option<Evidence>) -> u64 {
-        let turns = match evidence {
-            Some(evidence) => {
-                let id = evidence.id.clone();
-                if self.graph.evidence(&id) == Some(&evidence) {
-                    return 0;
-                }
-                self.totals.merges += 1;
-                self.note_pattern(&evidence);
-                self.names.insert(key, id.clone());
-                if evidence.is_whole {
-                    self.wanting.remove(&id);
-                } else {
-                    self.wanting.insert(id);
-                }
-                self.graph.set(evidence)
-            }
-            None => {
-                let Some(id) = self.names.remove(&key) else {
-                    return 0;
-                };
-                self.totals.merges += 1;
-                tracing::info!(
-                    target: AUDIT, space = %self.space.id(), pattern = %id, "pattern is gone"
-                );
-                self.wanting.remove(&id);
-                self.graph.remove(&id)
-            }
+    fn take(&mut self, seen: Seen) -> u64 {
+        let turns = match seen.evidence {
+            Some(evidence) => self.learn(seen.key, evidence, &seen.actors),
+            None => self.lose(seen.key),
         };
         turns.iter().for_each(|turn| self.note_turn(turn));
         turns.len() as u64
     }
 
-    fn note_pattern(&mut self, evidence: &Evidence) {
+    fn learn(&mut self, key: KeyHash, evidence: Evidence, by: &BTreeSet<Actor>) -> Vec<Turn> {
+        let id = evidence.id.clone();
+        if self.graph.evidence(&id) == Some(&evidence) {
+            return Vec::new();
+        }
+        self.totals.merges += 1;
+        self.note_pattern(&evidence, by);
+        self.names.insert(key, id.clone());
+        if evidence.is_whole {
+            self.wanting.remove(&id);
+        } else {
+            self.wanting.insert(id);
+        }
+        self.graph.set(evidence)
+    }
+
+    fn lose(&mut self, key: KeyHash) -> Vec<Turn> {
+        let Some(id) = self.names.remove(&key) else {
+            return Vec::new();
+        };
+        self.totals.merges += 1;
+        tracing::info!(target: AUDIT, space = %self.space.id(), pattern = %id, "pattern is gone");
+        self.wanting.remove(&id);
+        self.graph.remove(&id)
+    }
+
+    fn note_pattern(&mut self, evidence: &Evidence, by: &BTreeSet<Actor>) {
         let summary = evidence.tally.map(|tally| tally.summary());
         let is_conflict = |one: &Evidence| one.content.as_ref().is_some_and(|c| c.is_conflict);
         let was_conflict = self.graph.evidence(&evidence.id).is_some_and(is_conflict);
@@ -157,6 +184,7 @@ impl Beliefs {
             target: AUDIT,
             space = %self.space.id(),
             pattern = %evidence.id,
+            actors = %named(by),
             episodes = evidence.episodes.len(),
             voices = summary.map_or(0, |summary| summary.voices),
             max = summary.map(|summary| summary.max.to_f64()),
@@ -254,7 +282,7 @@ impl Space {
             let state = view.get(id)?.unwrap_or_else(|| Pattern::new(id.clone()));
             Ok(Version::new(state, view.knowledge().clone()))
         });
-        read.unwrap_or_else(|| Ok(Version::new(Pattern::new(id.clone()), Default::default())))
+        read.unwrap_or_else(|| Ok(Version::new(Pattern::new(id.clone()), VersionVector::default())))
     }
 
     /// How the pattern as it stands here compares with a version of it: less where that has seen

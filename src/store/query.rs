@@ -1,6 +1,8 @@
 //! Every question a store answers, once: the same over the control socket and in one's own process.
 //! It must never know who asks, nor print anything for people.
 
+mod belief_rows;
+mod beliefs;
 mod compact;
 mod edit;
 mod look;
@@ -19,6 +21,7 @@ use crate::host::StepError;
 use crate::migrations::MigrationError;
 use crate::pattern::{IdError, SpaceId};
 use crate::table::TableError;
+pub(crate) use beliefs::{Extent, Lens};
 
 /// A question or an order; names are checked by whoever answers.
 #[derive(Clone, Serialize, Deserialize, Debug, PartialEq, Eq)]
@@ -31,6 +34,12 @@ pub(crate) enum Query {
     List { space: String, glob: Option<String> },
     /// A row for each pattern named by id or unique prefix.
     Get { space: String, ids: Vec<String> },
+    /// A row for each belief, or for that of one pattern; then one of counts.
+    Beliefs { space: String, id: Option<String>, extent: Extent, lens: Lens },
+    /// A row for each conflict, or for each relation of one pattern; then one of counts.
+    Conflicts { space: String, id: Option<String>, lens: Lens },
+    /// A row for each event a pattern stands on.
+    History { space: String, id: String },
     /// The space as JSON lines.
     Dump { space: String, values: bool },
     /// A row for each space checked.
@@ -258,6 +267,13 @@ pub(crate) fn answer(
             look::list(store, &SpaceId::new(space)?, glob.as_deref(), out)
         }
         Query::Get { space, ids } => look::get(store, &SpaceId::new(space)?, ids, out),
+        Query::Beliefs { space, id, extent, lens } => {
+            beliefs::beliefs(store, &SpaceId::new(space)?, id.as_deref(), *extent, lens, out)
+        }
+        Query::Conflicts { space, id, lens } => {
+            beliefs::conflicts(store, &SpaceId::new(space)?, id.as_deref(), lens, out)
+        }
+        Query::History { space, id } => beliefs::events(store, &SpaceId::new(space)?, id, out),
         Query::Dump { space, values } => {
             let mode = if *values { DumpMode::Values } else { DumpMode::State };
             store.dump(&SpaceId::new(space)?, mode, out)?;

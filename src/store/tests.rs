@@ -200,6 +200,19 @@ fn the_control_socket_gives_the_same_answers_as_the_store_itself() {
     let client = Client::connect(&home).unwrap();
     assert_eq!(client.ask(&query, Input::None, &mut remote), Ok(Verdict::Yes));
     assert_eq!(local, remote);
+    let id = || Some("a".to_owned());
+    let (joint, lens) = (|| Extent::Joint, Lens::default);
+    for query in [
+        Query::Beliefs { space: "default".into(), id: None, extent: joint(), lens: lens() },
+        Query::Beliefs { space: "default".into(), id: id(), extent: joint(), lens: lens() },
+        Query::Conflicts { space: "default".into(), id: id(), lens: lens() },
+        Query::History { space: "default".into(), id: "a".into() },
+    ] {
+        let (mut local, mut remote) = (Vec::new(), Vec::new());
+        answer(&store, &query, Input::None, &mut local).unwrap();
+        Client::connect(&home).unwrap().ask(&query, Input::None, &mut remote).unwrap();
+        assert!(!local.is_empty() && local == remote, "{query:?}");
+    }
     let missing = Query::Get { space: "default".into(), ids: vec!["zz".into()] };
     let fault = Client::connect(&home).unwrap().ask(&missing, Input::None, &mut remote);
     let fault = fault.unwrap_err();

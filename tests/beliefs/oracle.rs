@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use consilience::belief::{BeliefGraph, BeliefOptions, Evidence, Fraction, Pairs, RelationKind};
-use consilience::pattern::PatternId;
+use consilience::pattern::{EpisodeId, PatternId};
 
 pub struct Oracle {
     pub options: BeliefOptions,
@@ -113,7 +113,7 @@ impl<'e> Read<'e> {
     fn new(evidence: &'e Evidence) -> Self {
         Self {
             id: &evidence.id,
-            episodes: evidence.episodes.iter().map(|episode| episode.as_str()).collect(),
+            episodes: evidence.episodes.iter().map(EpisodeId::as_str).collect(),
             numbers: evidence.content.as_ref().map(|content| quantised(&content.embedding)),
         }
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use consilience::belief::{BeliefCounts, BeliefGraph, BeliefOptions, Evidence, Pairs};
+use consilience::belief::{BeliefCounts, BeliefGraph, BeliefOptions, Pairs};
 use consilience::pattern::{EpisodeId, SpaceId};
 use consilience::store::{DumpMode, PatternStore, Space};
 
@@ -43,9 +43,10 @@ fn merge(into: &PatternStore, dump: &[u8]) {
     into.load(None, &mut &*dump).unwrap();
 }
 
-fn evidence(graph: &BeliefGraph) -> Vec<Evidence> {
-    let ids = graph.all().into_iter().flat_map(|belief| belief.members);
-    ids.map(|member| graph.evidence(&member.id).unwrap().clone()).collect()
+fn oracle(graph: &BeliefGraph) -> Oracle {
+    let mut oracle = Oracle::new(graph.options());
+    oracle.patterns.extend(graph.patterns().map(|one| (one.id.clone(), one.clone())));
+    oracle
 }
 
 #[test]
@@ -54,17 +55,23 @@ fn two_real_runs_have_the_relations_of_a_search_over_all_pairs_at_a_hundredth_of
     merge(&a, &dumped(&b, other.id()));
     let beliefs = space.beliefs(&BeliefOptions::default()).unwrap();
     let graph = beliefs.graph();
-    let mut oracle = Oracle::new(BeliefOptions::default());
-    let read = evidence(graph).into_iter().map(|one| (one.id.clone(), one));
-    oracle.patterns.extend(read);
-    oracle.assert_is(graph);
+    oracle(graph).assert_is(graph);
     let (counts, compared) = (graph.counts(), graph.work().comparisons);
     let pairs = counts.patterns * (counts.patterns - 1) / 2;
     println!("{counts:?}; {compared} of {pairs} pairs compared: {} times fewer", pairs / compared);
     assert!(compared * 100 <= pairs, "{compared} of {pairs} pairs");
-    let found = BeliefCounts { unresolved: 0, concurrent: 0, ..counts };
-    let expected = BeliefCounts { patterns: 1_796, ..found };
-    assert_eq!(found, expected);
+    let expected = BeliefCounts {
+        patterns: 1_796,
+        beliefs: 1_735,
+        joint: 61,
+        one_belief: 61,
+        concurrent: 204,
+        unresolved: 5,
+        competing: 1_474,
+        ..BeliefCounts::default()
+    };
+    assert_eq!(counts, expected);
+    assert_eq!(compared, 1_535);
 }
 
 #[test]
@@ -73,10 +80,9 @@ fn the_second_pass_finds_what_a_search_over_all_pairs_finds() {
     merge(&a, &dumped(&b, other.id()));
     let options = BeliefOptions { pairs: Pairs::All, ..BeliefOptions::default() };
     let beliefs = space.beliefs(&options).unwrap();
-    let mut oracle = Oracle::new(options);
-    let read = evidence(beliefs.graph()).into_iter().map(|one| (one.id.clone(), one));
-    oracle.patterns.extend(read);
-    oracle.assert_is(beliefs.graph());
+    oracle(beliefs.graph()).assert_is(beliefs.graph());
+    let counts = beliefs.graph().counts();
+    assert_eq!((counts.look_alike, counts.one_belief, counts.joint), (207, 61, 104));
     println!("{:?} {:?}", beliefs.graph().counts(), beliefs.graph().work());
 }
 

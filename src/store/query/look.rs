@@ -48,17 +48,21 @@ pub(super) fn get(
     out: &mut dyn Write,
 ) -> Result<Verdict, Fault> {
     for name in ids {
-        let found = match PatternId::new(name) {
-            Ok(id) => read(store, space, &id)?,
-            Err(error) => return Err(error.into()),
-        };
-        let view = match found {
-            Some(view) => view,
-            None => resolve(store, space, name)?,
-        };
-        put(out, &GetRow::new(&view))?;
+        put(out, &GetRow::new(&named(store, space, name)?))?;
     }
     Ok(Verdict::Yes)
+}
+
+/// The pattern of this id, or else the one whose id starts so.
+pub(super) fn named(
+    store: &PatternStore,
+    space: &SpaceId,
+    name: &str,
+) -> Result<PatternView, Fault> {
+    match read(store, space, &PatternId::new(name)?)? {
+        Some(view) => Ok(view),
+        None => resolve(store, space, name),
+    }
 }
 
 fn read(

@@ -1,7 +1,7 @@
 //! Two nodes that learned alone, and what their patterns say together once they are merged.
 //!
-//! `cargo run --example beliefs [RUN.jsonl …]`: each file is one node's consolidation output; without
-//! any, two small runs stand in.
+//! `cargo run --example beliefs [-- RUN.jsonl …]`: each file is one node's consolidation output;
+//! without any, two small runs stand in.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor};

@@ -1,9 +1,10 @@
-//! Engram's consolidation service over a space: a synchronous trait of five methods that cannot fail.
+//! Engram's consolidation service over a space: a synchronous trait of five methods that cannot
+//! fail.
 //!
-//! What crosses its seam is a *cumulative* snapshot. Here it is diffed against the one before, so that
-//! an unchanged run writes nothing and does not undo what other nodes retracted, removed or described
-//! meanwhile; and what is missing from it removes nothing, because an engine that restarts knows
-//! nothing yet. `cargo run --example engram_adapter` shows it.
+//! What crosses its seam is a *cumulative* snapshot. Here it is diffed against the one before, so
+//! that an unchanged run writes nothing and does not undo what other nodes retracted, removed or
+//! described meanwhile; and what is missing from it removes nothing, because an engine that
+//! restarts knows nothing yet. `cargo run --example engram_adapter` shows it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, OpenOptions};

@@ -3,14 +3,14 @@
 //!
 //! # What patterns jointly say
 //!
-//! Nodes that saw slightly different episodes name one meaning twice. Bytes converge by the lattice;
-//! meaning converges because it is *read*: a [`BeliefGraph`] is a function of the visible patterns
-//! and the thresholds, so replicas with equal roots and contents hold equal beliefs, without a
-//! message, and nothing is overwritten to get there.
+//! Nodes that saw slightly different episodes name one meaning twice. Bytes converge by the
+//! lattice; meaning converges because it is *read*: a [`BeliefGraph`] is a function of the visible
+//! patterns and the thresholds, so replicas with equal roots and contents hold equal beliefs,
+//! without a message, and nothing is overwritten to get there.
 //!
 //! | type | when | what is read |
 //! |---|---|---|
-//! | 1, same episodes | Jaccard ≥ 0.9, not type 2 | both stand; evidence added, higher confidence shown |
+//! | 1, same episodes | Jaccard ≥ 0.9, not type 2 | both stand; evidence added, higher max shown |
 //! | 2, one belief | Jaccard ≥ 0.5, cosine ≥ 0.85 | one belief over both |
 //! | 3, concurrent | one id, written at several nodes | joined already; reported from the clocks |
 //! | 4, competing | a shared episode, else | both stand, reported until later evidence decides |
@@ -20,24 +20,25 @@
 //! A *belief* is a connected component of type 2 pairs: the union of episodes, the greatest and the
 //! evidence-weighted mean confidence over all opinions, the members' content weighted by confidence
 //! times evidence, and the smallest id as the name of all. Single linkage may chain: a member below
-//! the threshold to the canonical one is marked [`Member::is_chained`]. [`Pairs::All`] adds a second
-//! pass that binds similar patterns with no shared episode, for nodes with disjoint windows.
+//! the threshold to the canonical one is marked [`Member::is_chained`]. [`Pairs::All`] adds a
+//! second pass that binds similar patterns with no shared episode, for nodes with disjoint windows.
 //!
-//! Every decision is taken in integers: counts of episodes, and dot products of embeddings quantised
-//! to 16 bits, compared as squares in 128. Sums of floats differ between SIMD widths by enough to
-//! turn a decision near its threshold; these do not.
+//! Every decision is taken in integers: counts of episodes, and dot products of embeddings
+//! quantised to 16 bits, compared as squares in 128. Sums of floats differ between SIMD widths by
+//! enough to turn a decision near its threshold; these do not.
 //!
 //! # What it costs
 //!
 //! Pairs come from the index episode → patterns, never from all pairs: on two real runs of 1,796
-//! patterns 1,535 of 1,611,910 are compared. One changed pattern costs the pairs it shares or shared an
-//! episode with, the smaller part of beliefs that join, and all of a belief that loses a bond. A change
-//! of opinion or label compares nothing. An episode that more than [`CROWD_MAX`] patterns cite makes
-//! no pairs and is reported ([`BeliefGraph::crowded`]): a step on one cited by 100,000 costs as much as
-//! on one cited by none, at the price that patterns which share *only* such episodes are not related.
-//! It still counts where another episode brings two patterns together. Whether an episode is crowded
-//! depends on the patterns alone, so it is the same everywhere. Memory: the patterns read, with their
-//! embeddings in f32 and in 16 bits.
+//! patterns 1,535 of 1,611,910 are compared. One changed pattern costs the pairs it shares or
+//! shared an episode with, the smaller part of beliefs that join, and all of a belief that loses a
+//! bond. A change of opinion or label compares nothing. An episode that more than [`CROWD_MAX`]
+//! patterns cite makes no pairs and is reported ([`BeliefGraph::crowded`]): a step on one cited by
+//! 100,000 costs as much as on one cited by none (the one that makes it crowded, 8,256
+//! comparisons), at the price that patterns which share *only* such episodes are not related. It
+//! still counts where another episode brings two patterns together. Whether an episode is crowded
+//! depends on the patterns alone, so it is the same everywhere. Memory: the patterns read, with
+//! their embeddings in f32 and in 16 bits.
 //!
 //! # Why not merge by averaging
 //!
@@ -47,20 +48,21 @@
 //! ```
 //! let mean = |a: f64, b: f64| (a + b) / 2.0;
 //! let (a, b, c) = (0.0, 0.0, 1.0);
-//! assert_eq!(mean(mean(a, b), c), 0.5); // who meets c last
-//! assert_eq!(mean(a, mean(b, c)), 0.25); // who met c first
-//! let twice = mean(mean(mean(a, b), c), c);
-//! assert_eq!(twice, 0.75); // one message that arrives twice counts twice
+//! // One replica meets b and then c, another meets b after b has met c. Clocks are joined at each
+//! // meeting, so both have seen just the same three statements.
+//! let (one, other) = (mean(mean(a, b), c), mean(a, mean(b, c)));
+//! assert_eq!((one, other), (0.5, 0.25)); // equal clocks, different values: neither asks again
+//! assert_eq!(mean(one, c), 0.75); // and a message that arrives twice counts twice
 //! ```
 //!
-//! So the result says who met whom in which order, not what was observed; and once clocks are joined
-//! with it, replicas hold *equal clocks and different values* and never talk about it again. Averaging
-//! embeddings, or folding one pattern into another, does the same to content and to evidence. Here
-//! each replica states its own opinion, the union of statements is what merges, and the mean is taken
-//! when somebody reads. Deliberate differences that follow: a merge never moves a confidence; a
-//! confidence can fall when its owner lowers it; competing patterns do not fade by themselves; and two
-//! patterns become one belief without either being rewritten, so they part again when later evidence
-//! parts them.
+//! So the result says who met whom in which order, not what was observed, and stays apart for ever:
+//! where clocks are equal nothing is exchanged; where they are not compared, it never settles.
+//! Averaging embeddings, or folding one pattern into another, does the same to content and to
+//! evidence. Here each replica states its own opinion, the union of statements is what merges, and
+//! the mean is taken when somebody reads. Deliberate differences that follow: a merge moves
+//! nobody's confidence, and one can fall when its owner lowers it; competing patterns do not fade
+//! by themselves; and two patterns become one belief without either being rewritten, so they part
+//! again when later evidence parts them.
 
 mod causality;
 mod evidence;

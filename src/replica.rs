@@ -334,6 +334,12 @@ impl<'r> View<'r> {
         self.replica.life
     }
 
+    /// The events on one pattern that count as seen here, its context aside: for a record that was
+    /// lost to damage fewer than for all others.
+    pub fn floor_of(&self, id: &PatternId) -> &'r VersionVector {
+        self.replica.floor_of(crate::codec::key_hash(self.replica.table.id(), id))
+    }
+
     /// Equal at two replicas with equal roots iff they have nothing to tell each other.
     pub fn knowledge_hash(&self) -> u64 {
         self.replica.knowledge_hash()

@@ -134,8 +134,7 @@ impl BeliefGraph {
         let entered = evidence.episodes.iter().filter(|one| old.binary_search(one).is_err());
         entered.for_each(|episode| self.enter(id, episode, &mut dirty));
         if self.options.pairs == Pairs::All {
-            let others = self.nodes.keys().filter(|other| *other != id);
-            dirty.extend(others.map(|other| pair(id, other)));
+            self.look_alikes(id, quantised.as_ref(), &mut dirty);
         }
         self.place(id, evidence, quantised);
         let turns = self.compare_all(dirty);
@@ -178,6 +177,26 @@ impl BeliefGraph {
         }
         if citers.is_empty() {
             self.citers.remove(episode);
+        }
+    }
+
+    /// Adds the patterns that look like one; those that do not are done with. O(n d).
+    fn look_alikes(&mut self, id: &PatternId, now: Option<&Quantised>, dirty: &mut BTreeSet<Pair>) {
+        let own = dirty.iter().filter(|(one, other)| one == id || other == id);
+        let near: BTreeSet<PatternId> =
+            own.map(|(one, other)| if one == id { other.clone() } else { one.clone() }).collect();
+        for (other, node) in self.nodes.iter().filter(|(other, _)| *other != id) {
+            let (Some(now), Some(theirs)) = (now, &node.quantised) else { continue };
+            if near.contains(other) {
+                continue;
+            }
+            let cosine = now.cosine(theirs);
+            if cosine.is_some_and(|cosine| cosine.is_at_least(self.options.cosine)) {
+                dirty.insert(pair(id, other));
+            } else {
+                self.work.comparisons += 1;
+                self.work.products += now.dimension() as u64;
+            }
         }
     }
 

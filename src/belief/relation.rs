@@ -5,8 +5,8 @@ use super::evidence::Overlap;
 use super::similarity::{Cosine, Fraction};
 
 /// An episode cited by more patterns is *crowded*: it says nothing about which of them belong
-/// together and makes no pairs. Below, an episode makes at most 128 · 127 / 2 = 8,128 pairs, and one
-/// that becomes crowded or stops being so costs 129 · 128 / 2 = 8,256 comparisons, once.
+/// together and makes no pairs. Below, an episode makes at most 128 · 127 / 2 = 8,128 pairs, and
+/// one that becomes crowded or stops being so costs 129 · 128 / 2 = 8,256 comparisons, once.
 pub const CROWD_MAX: usize = 128;
 
 /// Thresholds, and which pairs are looked at; per call, because a view changes nothing.

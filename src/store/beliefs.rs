@@ -20,9 +20,9 @@ use crate::replica::View;
 /// pair of patterns that stands otherwise than before.
 const AUDIT: &str = "consilience::audit";
 
-/// The beliefs of a space as of its last refresh. Holds what it read: about 6 bytes for each element
-/// of each embedding, and the ids. A record that is lost to damage meanwhile stays as it was read
-/// until it has come back from a peer.
+/// The beliefs of a space as of its last refresh. Holds what it read: about 6 bytes for each
+/// element of each embedding, and the ids. A record that is lost to damage meanwhile stays as it
+/// was read until it has come back from a peer.
 #[derive(Debug)]
 pub struct Beliefs {
     space: Space,
@@ -103,8 +103,8 @@ impl Beliefs {
         self.totals
     }
 
-    /// Takes in what has changed since, here or elsewhere. Equal to reading all anew, at the cost of
-    /// the changes and their neighbourhood.
+    /// Takes in what has changed since, here or elsewhere. Equal to reading all anew, at the cost
+    /// of the changes and their neighbourhood.
     pub fn refresh(&mut self) -> Result<Refreshed, ReadError> {
         let mut done = Refreshed::default();
         loop {
@@ -123,7 +123,8 @@ impl Beliefs {
         }
     }
 
-    /// The next changes as evidence, and on the last page what waits for content, all of one moment.
+    /// The next changes as evidence, and on the last page what waits for content, all of one
+    /// moment.
     fn next_page(&self) -> Result<Option<(Page, Vec<Seen>)>, ReadError> {
         let replica = self.space.store().replica_id();
         let read = self.space.read(|view| {
@@ -280,7 +281,7 @@ impl Space {
     pub fn version_of(&self, id: &PatternId) -> Result<Version, ReadError> {
         let read = self.read(|view| {
             let state = view.get(id)?.unwrap_or_else(|| Pattern::new(id.clone()));
-            Ok(Version::new(state, view.knowledge().clone()))
+            Ok(Version::new(state, view.floor_of(id).clone()))
         });
         read.unwrap_or_else(|| Ok(Version::new(Pattern::new(id.clone()), VersionVector::default())))
     }

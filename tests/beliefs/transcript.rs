@@ -1,7 +1,7 @@
 //! The verbs about beliefs as a person meets them, over the dump of two nodes that learned alone.
 //!
-//! `two_nodes.jsonl` was dumped once by a store that had loaded the dumps of both; it is read, never
-//! written, so actors and replicas in it stay what they were.
+//! `two_nodes.jsonl` was dumped once by a store that had loaded the dumps of both; it is read,
+//! never written, so actors and replicas in it stay what they were.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -4,6 +4,8 @@
 //! Exit codes: 0 yes; 1 no (differs, not found, damaged); 2 usage; 3 input or output failed; 10 no
 //! store there; 11 locked and no socket; 12 another format; 13 peer unreachable; 14 refused.
 
+#[cfg(feature = "net")]
+mod admission;
 mod believe;
 mod change;
 mod compact;
@@ -115,6 +117,18 @@ enum Verb {
     /// List the peers of the running node.
     #[cfg(feature = "net")]
     Peers,
+    /// Print a ticket that lets another machine in; --rotate makes a new key first.
+    #[cfg(feature = "net")]
+    Invite(admission::InviteArguments),
+    /// Enter a cluster with a ticket; serve does the rest.
+    #[cfg(feature = "net")]
+    Join(admission::JoinArguments),
+    /// Let peers in by name, say whom the key alone lets in, or list who may enter.
+    #[cfg(feature = "net")]
+    Admit(admission::AdmitArguments),
+    /// Keep peers out for good: their connections close at once.
+    #[cfg(feature = "net")]
+    Revoke(admission::RevokeArguments),
     /// Make the running node drop and refuse just these peers; none heals.
     #[cfg(feature = "net")]
     #[command(hide = true)]
@@ -177,6 +191,14 @@ impl Verb {
             Self::Remove(arguments) => change::remove(common, arguments, out),
             #[cfg(feature = "net")]
             Self::Peers => look::peers(common, out),
+            #[cfg(feature = "net")]
+            Self::Invite(arguments) => admission::invite(common, arguments, out),
+            #[cfg(feature = "net")]
+            Self::Join(arguments) => admission::join(common, arguments, out),
+            #[cfg(feature = "net")]
+            Self::Admit(arguments) => admission::admit(common, arguments, out),
+            #[cfg(feature = "net")]
+            Self::Revoke(arguments) => admission::revoke(common, arguments, out),
             #[cfg(feature = "net")]
             Self::Isolate(arguments) => sync::isolate(common, arguments, out),
             #[cfg(feature = "net")]

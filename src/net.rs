@@ -10,7 +10,11 @@ mod book;
 mod dialing;
 mod driver;
 mod events;
+mod gate;
 mod gossip;
+mod limits;
+mod pace;
+mod refusals;
 mod relay;
 mod running;
 #[cfg(test)]
@@ -22,13 +26,16 @@ mod tests;
 
 use crate::port::{Core, Peer};
 use libp2p::identity::Keypair;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-pub use admission::{ClusterKey, KeyError};
+pub use admission::{Admission, ClusterKey, KeyError, Members, MembersError, Standing};
 pub use libp2p::{Multiaddr, PeerId, identity};
+pub use limits::{Limits, Rate};
+pub use refusals::Refusal;
 pub use running::RunningNode;
 pub use stream::FRAME_BYTES_MAX;
 
@@ -71,6 +78,12 @@ pub struct Config {
     pub identity: Keypair,
     /// The secret that admits to the cluster.
     pub cluster_key: ClusterKey,
+    /// Where the secret is kept, so that a new one can take its place.
+    pub key_file: Option<PathBuf>,
+    /// Who may enter besides holding the key.
+    pub members: Members,
+    /// What peers can make the node hold or do.
+    pub limits: Limits,
     /// Find peers on the local network; off unless asked for.
     pub mdns: Switch,
     /// Push rumors by gossipsub.
@@ -89,6 +102,9 @@ impl Config {
             peers: Vec::new(),
             identity,
             cluster_key,
+            key_file: None,
+            members: Members::default(),
+            limits: Limits::default(),
             mdns: Switch::Off,
             gossip: Switch::On,
             sessions: Switch::On,
@@ -123,6 +139,10 @@ pub enum NetError {
     /// More than [`SPACES_MAX`] spaces; the space is not served. The operator's.
     #[error("serve one more space: {SPACES_MAX} are served already")]
     TooManySpaces,
+    /// The list of members could not be read or changed; it is as it was. The disk's or the
+    /// operator's.
+    #[error(transparent)]
+    Members(#[from] MembersError),
     /// The answer did not come in time; what was asked may still happen. Ours, or an overload.
     #[error("hear from the network within {0:?}")]
     Timeout(Duration),
@@ -138,8 +158,15 @@ pub struct NetStatus {
     pub peers: Vec<PeerStatus>,
     /// The addresses we listen on.
     pub listen_addrs: Vec<Multiaddr>,
-    /// Inbound connections refused since the start: wrong key, isolated, or over a limit.
+    /// Inbound connections refused since the start: wrong key, not admitted, or over a limit.
     pub refused: u64,
+    /// All that was refused since the start, by reason; a reason that never was is absent.
+    pub refusals: BTreeMap<Refusal, u64>,
+    /// The longest the driver was late for its tick, and how often by more than half a second: work
+    /// that holds it up holds up every peer.
+    pub stalled_ms_max: u64,
+    /// See `stalled_ms_max`.
+    pub stalls: u64,
     /// Session streams being opened or open.
     pub sessions: usize,
     /// Rumors that await a verdict.
@@ -161,6 +188,8 @@ pub struct PeerStatus {
     pub subscribed: bool,
     /// We refuse the peer until the isolation ends.
     pub isolated: bool,
+    /// What the list of members says of the peer.
+    pub standing: Standing,
     /// Rumor and frame bytes received from the peer, without framing.
     pub bytes_in: u64,
     /// Frame bytes sent to the peer, without framing; gossip does not say whom it reached.
@@ -173,6 +202,7 @@ enum Command {
     Status { reply: oneshot::Sender<NetStatus> },
     PeerHandle { id: PeerId, reply: oneshot::Sender<Option<Peer>> },
     Isolate { peers: BTreeSet<PeerId>, reply: oneshot::Sender<()> },
+    Members { members: Members, reply: oneshot::Sender<()> },
     AddSpace { name: String, reply: oneshot::Sender<Result<(), NetError>> },
     Shutdown { reply: oneshot::Sender<()> },
 }
@@ -240,6 +270,11 @@ impl Handle {
     /// is redialled at once.
     pub async fn isolate(&self, peers: BTreeSet<PeerId>) -> Result<(), NetError> {
         self.ask(|reply| Command::Isolate { peers, reply }).await
+    }
+
+    /// Lets in just who may enter by this list from now on; all others are disconnected at once.
+    pub async fn set_members(&self, members: Members) -> Result<(), NetError> {
+        self.ask(|reply| Command::Members { members, reply }).await
     }
 
     /// Serves one more space: its topic is subscribed and its sessions are accepted.

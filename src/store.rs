@@ -9,6 +9,8 @@ mod control;
 mod dump;
 mod lines;
 mod load;
+#[cfg(feature = "net")]
+mod members;
 mod migration;
 #[cfg(feature = "net")]
 mod network;
@@ -167,6 +169,9 @@ struct Inner {
     home: Option<PathBuf>,
     #[cfg(feature = "net")]
     network: Mutex<Option<Arc<network::Network>>>,
+    /// Who may enter, once somebody asked; changes wait for each other here.
+    #[cfg(feature = "net")]
+    members: Mutex<Option<crate::net::Members>>,
 }
 
 impl Drop for Inner {
@@ -226,6 +231,8 @@ impl PatternStore {
             home,
             #[cfg(feature = "net")]
             network: Mutex::new(None),
+            #[cfg(feature = "net")]
+            members: Mutex::new(None),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -62,6 +62,10 @@ impl Served {
         self.ready["listen"][0].as_str().unwrap().to_owned()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

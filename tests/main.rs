@@ -20,6 +20,9 @@ mod damage;
 mod encodings;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod faults;
+mod forgery;
+#[cfg(all(feature = "store", feature = "net"))]
+mod fuzz;
 mod golden;
 #[cfg(feature = "store")]
 mod held;
@@ -31,6 +34,8 @@ mod laws;
 mod limits;
 mod lost;
 mod migrations;
+#[cfg(all(feature = "cli", feature = "net", target_os = "linux"))]
+mod net;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod power;
 mod regression;

@@ -128,6 +128,7 @@ pub(super) fn peers(common: &Common, out: &mut Output) -> Result<Verdict, Fault>
         "connected",
         "subscribed",
         "isolated",
+        "standing",
         "bytes_in",
         "bytes_out",
     ]);

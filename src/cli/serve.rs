@@ -14,7 +14,7 @@ use crate::net::{ClusterKey, Config, KeyError, Multiaddr, Switch};
 use crate::pattern::SpaceId;
 use crate::store::{ControlServer, Fault, PatternStore, SPACE_DEFAULT, Verdict};
 
-/// Arguments of `serve`.
+/// Arguments of `serve`. Contacts from tickets are called as well.
 #[derive(clap::Args)]
 pub(super) struct ServeArguments {
     /// Listen here; may be given several times, port 0 takes any. The default is reachable from
@@ -106,15 +106,17 @@ pub(super) fn network_config(
     if is_new && new == NewKey::Refuse {
         let path = path.display();
         let message = format!(
-            "find the cluster key {path}: copy the peer's there, or name it with --cluster-key"
+            "find the cluster key {path}: join with a ticket, or name it with --cluster-key"
         );
         return Err(Fault::Refused(message));
     }
     let key = ClusterKey::load_or_create(path).map_err(failed)?;
     if is_new {
-        narrate(&format!("made a cluster key: copy {} to your other nodes", path.display()));
+        let path = path.display();
+        narrate(&format!("made a cluster key in {path}: invite gives a ticket to other nodes"));
     }
-    Ok(Config::new(identity, key))
+    let key_file = Some(path.to_path_buf());
+    Ok(Config { key_file, ..Config::new(identity, key) })
 }
 
 /// A store without spaces would have nothing to receive.

@@ -1,6 +1,10 @@
-//! What admits to a cluster: the cluster key, what is derived from it, and the node's identity.
+//! What admits to a cluster: the cluster key, what is derived from it, the node's identity; tickets
+//! that carry the key to a newcomer, and the list of members, in modules of their own.
 //!
 //! It must never know a connection or a pattern: it makes, stores and derives keys.
+
+mod members;
+mod ticket;
 
 use crate::port::SpaceTag;
 use libp2p::identity::Keypair;
@@ -9,6 +13,9 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+pub use members::{Admission, CONTACTS_MAX, MEMBERS_MAX, Members, MembersError, Standing};
+pub use ticket::{ADDRESSES_MAX, TICKET_CHARS_MAX, Ticket, TicketError};
 
 /// Bytes of a cluster key.
 const KEY_BYTES: usize = 32;
@@ -111,6 +118,11 @@ impl ClusterKey {
         create(path, format!("{}\n", self.to_hex()).as_bytes())
     }
 
+    /// Writes this key over the one at `path`, durably and all at once: a crash leaves either.
+    pub fn replace(&self, path: &Path) -> Result<(), KeyError> {
+        replace(path, format!("{}\n", self.to_hex()).as_bytes())
+    }
+
     /// The key of the private network: without it no protocol byte is understood.
     pub fn psk(&self) -> PreSharedKey {
         PreSharedKey::new(blake3::derive_key("consilience psk v1", &self.0))
@@ -157,6 +169,22 @@ fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, KeyError> {
     Ok(Some(bytes))
 }
 
+/// Puts a new file in the place of an old one; only its owner can read it.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+    let failed = |source| KeyError::File { path: path.to_path_buf(), source };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let fresh = path.with_file_name(name);
+    // One left by a crash: nobody else writes here.
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    create(&fresh, bytes)?;
+    fs::rename(&fresh, path).map_err(failed)?;
+    sync_parent(path).map_err(failed)
+}
+
 /// Creates the file durably; removes it again if that fails half way, for a short key file would
 /// stop every later start.
 fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
@@ -176,10 +204,12 @@ fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
         return Err(failed(error));
     }
     // The name, too, must survive a crash: a new key on the next start would be another cluster.
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed),
-        None => fs::File::open(".").and_then(|dir| dir.sync_all()).map_err(failed),
-    }
+    sync_parent(path).map_err(failed)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    fs::File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())
 }
 
 #[cfg(test)]
@@ -194,6 +224,22 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap().len(), KEY_FILE_BYTES);
         assert_eq!(ClusterKey::load_or_create(&path).unwrap(), made);
         assert!(made.store(&path).is_err());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_replaced_key_file_stays_with_its_owner_whatever_a_crash_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cluster.key");
+        ClusterKey::new([1; 32]).store(&path).unwrap();
+        fs::write(dir.path().join("cluster.key.new"), "half").unwrap();
+        ClusterKey::new([2; 32]).replace(&path).unwrap();
+        assert_eq!(ClusterKey::load_or_create(&path).unwrap(), ClusterKey::new([2; 32]));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

@@ -3,13 +3,15 @@
 //! It must never know a message's content or a peer's name: it assembles and sets, nothing runs
 //! here.
 
+use super::gate::Gate;
+use super::gossip::OurTopics;
+use super::limits::Limits;
 use super::{Config, NetError, RUMOR_BYTES_MAX, SPACES_MAX, Switch};
-use libp2p::allow_block_list::{self, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::upgrade::Version;
 use libp2p::gossipsub::{
-    self, AllowAllSubscriptionFilter, IdentityTransform, MaxCountSubscriptionFilter,
-    MessageAuthenticity, PeerScoreParams, PeerScoreThresholds, TopicScoreParams, ValidationMode,
+    self, IdentityTransform, MaxCountSubscriptionFilter, MessageAuthenticity, PeerScoreParams,
+    PeerScoreThresholds, TopicScoreParams, ValidationMode,
 };
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
@@ -29,10 +31,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// mDNS asks again this often.
 const MDNS_INTERVAL: Duration = Duration::from_secs(30);
-/// Two, so that simultaneous dials and a restart beside a stale connection both succeed.
-const CONNECTIONS_PER_PEER_MAX: u32 = 2;
-const CONNECTIONS_PENDING_MAX: u32 = 64;
-const CONNECTIONS_MAX: u32 = 256;
+/// From the first byte of a connection to an authenticated one; whoever is slower is dropped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// gossipsub compares its limit with a read buffer that may hold 8 KiB of the next message, and a
 /// message above it kills the link silently. Our cap + 16 KiB would do; control messages need
 /// 256 KiB anyway.
@@ -49,16 +49,16 @@ const MESSAGE_ID_BYTES: usize = 20;
 const _: () = assert!(TRANSMIT_BYTES_MAX >= RUMOR_BYTES_MAX + 16 * 1024);
 const _: () = assert!(TRANSMIT_BYTES_MAX >= CONTROL_BYTES_MAX);
 
-/// Gossip with a bound on the topics a peer may name.
+/// Gossip with a bound on the topics a peer may name, and on their names.
 pub(super) type Gossip =
-    gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>>;
+    gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<OurTopics>>;
 
 /// All protocols of a node.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    /// First, so that a refused connection reaches no other protocol.
+    /// These two first, so that a refused connection reaches no other protocol.
     pub(super) limits: connection_limits::Behaviour,
-    pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
+    pub(super) gate: Gate,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) gossip: Toggle<Gossip>,
@@ -70,6 +70,7 @@ pub(super) struct Behaviour {
 pub(super) fn swarm(config: &Config) -> Result<Swarm<Behaviour>, NetError> {
     let setup = |error: String| NetError::Setup(error);
     let psk = config.cluster_key.psk();
+    let streams_max = config.limits.streams_per_connection_max as usize;
     let mut swarm = SwarmBuilder::with_existing_identity(config.identity.clone())
         .with_tokio()
         .with_other_transport(|identity| {
@@ -77,12 +78,15 @@ pub(super) fn swarm(config: &Config) -> Result<Swarm<Behaviour>, NetError> {
             let base = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
             let private = base.and_then(move |socket, _| PnetConfig::new(psk).handshake(socket));
             let secured = private.upgrade(Version::V1Lazy).authenticate(noise);
-            Ok(secured.multiplex(yamux::Config::default()))
+            let mut muxer = yamux::Config::default();
+            muxer.set_max_num_streams(streams_max);
+            Ok(secured.multiplex(muxer))
         })
         .map_err(|error| setup(error.to_string()))?
         .with_behaviour(|identity| Behaviour::new(identity, config))
         .map_err(|error| setup(error.to_string()))?
         .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .with_connection_timeout(HANDSHAKE_TIMEOUT)
         .build();
     for address in &config.listen {
         probe(address)?;
@@ -135,14 +139,9 @@ impl Behaviour {
             .with_agent_version(concat!("consilience/", env!("CARGO_PKG_VERSION")).into())
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
-        let limits = ConnectionLimits::default()
-            .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
-            .with_max_pending_outgoing(Some(CONNECTIONS_PENDING_MAX))
-            .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
-            .with_max_established(Some(CONNECTIONS_MAX));
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits),
-            blocked: allow_block_list::Behaviour::default(),
+            limits: connection_limits::Behaviour::new(connections(&config.limits)),
+            gate: Gate::new(config.members.clone()),
             identify: identify::Behaviour::new(hello),
             ping: ping::Behaviour::new(ping),
             gossip: gossip.into(),
@@ -150,6 +149,14 @@ impl Behaviour {
             streams: libp2p_stream::Behaviour::new(),
         })
     }
+}
+
+fn connections(limits: &Limits) -> ConnectionLimits {
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(limits.connections_pending_max))
+        .with_max_pending_outgoing(Some(limits.connections_pending_max))
+        .with_max_established_per_peer(Some(limits.connections_per_peer_max))
+        .with_max_established(Some(limits.connections_max))
 }
 
 fn gossip(
@@ -176,7 +183,7 @@ fn gossip(
         .allow_self_origin(true)
         .build()?;
     let topics = MaxCountSubscriptionFilter {
-        filter: AllowAllSubscriptionFilter::default(),
+        filter: OurTopics,
         // One more for the presence topic.
         max_subscribed_topics: SPACES_MAX + 1,
         max_subscriptions_per_request: SPACES_MAX + 1,

@@ -4,7 +4,10 @@
 //! due.
 
 use super::PeerStatus;
+use super::admission::Members;
 use super::dialing::{ADDRESSES_MAX, Connection, Patience, Redial, dial_peer, remember, split};
+use super::limits::Limits;
+use super::pace::{Bucket, Pace};
 use crate::port::{Peer, SpaceTag};
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::DialOpts;
@@ -56,6 +59,9 @@ struct Entry {
     redial: Redial,
     bytes_in: u64,
     bytes_out: u64,
+    rumors: Bucket,
+    rumor_bytes: Bucket,
+    session_opens: Bucket,
 }
 
 /// An address we keep connected without knowing who should answer there.
@@ -75,9 +81,14 @@ pub(super) struct Book {
     isolated: BTreeSet<PeerId>,
     ids: BTreeMap<Peer, PeerId>,
     handles: u64,
+    limits: Limits,
 }
 
 impl Book {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// The handle of `id`, if it was ever seen.
     pub(super) fn peer(&self, id: &PeerId) -> Option<Peer> {
         self.entries.get(id).map(|entry| entry.peer)
@@ -91,10 +102,6 @@ impl Book {
 
     pub(super) fn is_up(&self, id: &PeerId) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.up_since.is_some())
-    }
-
-    pub(super) fn isolated(&self) -> &BTreeSet<PeerId> {
-        &self.isolated
     }
 
     /// Keeps `address` connected from now on.
@@ -303,7 +310,33 @@ impl Book {
         }
     }
 
-    pub(super) fn status(&self) -> Vec<PeerStatus> {
+    /// Whether a neighbour keeps to the rate of rumors, this one of so many bytes included.
+    pub(super) fn rumor_pace(&mut self, id: PeerId, bytes: usize, now: Instant) -> Pace {
+        let Some(entry) = self.entries.get_mut(&id) else { return Pace::TooFast };
+        match entry.rumors.take(1, now) {
+            Pace::Within => entry.rumor_bytes.take(bytes as u64, now),
+            Pace::TooFast => Pace::TooFast,
+        }
+    }
+
+    /// Whether a peer keeps to the rate of session streams, this one included.
+    pub(super) fn session_pace(&mut self, id: PeerId, now: Instant) -> Pace {
+        let entry = self.entries.get_mut(&id);
+        entry.map_or(Pace::TooFast, |entry| entry.session_opens.take(1, now))
+    }
+
+    /// Whoever may not enter is called no more, nor is an address where it answered.
+    pub(super) fn forget_refused(&mut self, members: &Members) {
+        self.unnamed.retain(|unnamed| unnamed.id.is_none_or(|id| members.admits(&id)));
+        for (id, entry) in &mut self.entries {
+            if !members.admits(id) {
+                entry.standing = Standing::Stranger;
+                entry.addresses.clear();
+            }
+        }
+    }
+
+    pub(super) fn status(&self, members: &Members) -> Vec<PeerStatus> {
         let status = |(id, entry): (&PeerId, &Entry)| PeerStatus {
             id: *id,
             peer: entry.peer,
@@ -311,6 +344,7 @@ impl Book {
             connected: entry.up_since.is_some(),
             subscribed: entry.gossiping == Gossiping::Subscribed,
             isolated: self.isolated.contains(id),
+            standing: members.standing(id),
             bytes_in: entry.bytes_in,
             bytes_out: entry.bytes_out,
         };
@@ -345,6 +379,9 @@ impl Book {
                 redial: Redial::at(now),
                 bytes_in: 0,
                 bytes_out: 0,
+                rumors: Bucket::new(self.limits.rumors, now),
+                rumor_bytes: Bucket::new(self.limits.rumor_bytes, now),
+                session_opens: Bucket::new(self.limits.session_opens, now),
             }
         })
     }
@@ -441,7 +478,7 @@ mod tests {
         for _ in 0..PEERS_MAX + 10 {
             book.discovered(PeerId::random(), &address(2), now);
         }
-        assert_eq!(book.status().len(), PEERS_MAX);
+        assert_eq!(book.status(&Members::default()).len(), PEERS_MAX);
         assert!(book.peer(&kept).is_some());
     }
 }

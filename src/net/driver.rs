@@ -9,9 +9,10 @@ use super::behaviour::{self, Behaviour};
 use super::book::Book;
 use super::dialing;
 use super::gossip::Rumors;
+use super::refusals::Refusals;
 use super::sessions::Sessions;
 use super::stream::{self, Report};
-use super::{Command, Config, NetError, NetStatus, SPACES_MAX, Switch};
+use super::{Command, Config, Members, NetError, NetStatus, SPACES_MAX, Switch};
 use crate::port::{Core, NetOutput, SpaceTag};
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
@@ -26,6 +27,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// How often dials and silent peers are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// A tick later than this is counted as a stall.
+const STALL: Duration = Duration::from_millis(500);
 /// Reports waiting for the driver; session tasks wait beyond it: 256 × 256 KiB = 64 MiB at worst,
 /// and never more than 4 frames from each of 64 sessions.
 const REPORTS_MAX: usize = 256;
@@ -66,6 +69,27 @@ pub(super) struct Driver {
     pub(super) dialling: BTreeMap<ConnectionId, Awaited>,
     pub(super) entering: Vec<(PeerId, Awaited)>,
     pub(super) refused: u64,
+    pub(super) refusals: Refusals,
+    stalls: Stalls,
+}
+
+/// How late the ticks came, which is how long something held the driver up.
+struct Stalls {
+    due: Instant,
+    longest: Duration,
+    count: u64,
+}
+
+impl Stalls {
+    fn tick(&mut self, now: Instant) {
+        let late = now.saturating_duration_since(self.due);
+        self.due = now + TICK;
+        self.longest = self.longest.max(late);
+        if late > STALL {
+            self.count += 1;
+            tracing::warn!(late_ms = late.as_millis(), "the network was held up");
+        }
+    }
 }
 
 impl Driver {
@@ -86,6 +110,7 @@ impl Driver {
             ),
             Switch::Off => None,
         };
+        let limits = config.limits.clone();
         let (inbound, reports) = mpsc::channel(REPORTS_MAX);
         let (outlet, outputs) = mpsc::unbounded_channel();
         let mut driver = Self {
@@ -93,9 +118,9 @@ impl Driver {
             swarm,
             control,
             incoming,
-            book: Book::default(),
-            rumors: Rumors::default(),
-            sessions: Sessions::new(inbound.clone()),
+            book: Book::new(limits.clone()),
+            rumors: Rumors::new(limits.undecided_max),
+            sessions: Sessions::new(inbound.clone(), &limits),
             spaces: Arc::default(),
             inbox,
             reports,
@@ -106,6 +131,8 @@ impl Driver {
             dialling: BTreeMap::new(),
             entering: Vec::new(),
             refused: 0,
+            refusals: Refusals::default(),
+            stalls: Stalls { due: Instant::now() + TICK, longest: Duration::ZERO, count: 0 },
             config,
         };
         driver.prepare()?;
@@ -122,7 +149,7 @@ impl Driver {
             self.serve(&name)?;
         }
         let now = Instant::now();
-        for address in &self.config.peers {
+        for address in self.config.peers.iter().chain(self.config.members.contacts()) {
             self.book.configure(address, now);
         }
         Ok(())
@@ -137,6 +164,7 @@ impl Driver {
         self.report_ready();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.stalls.due = Instant::now();
         let stopped = loop {
             tokio::select! {
                 command = self.inbox.recv() => match command {
@@ -196,6 +224,10 @@ impl Driver {
                 self.isolate(peers);
                 let _ = reply.send(());
             }
+            Command::Members { members, reply } => {
+                self.set_members(members);
+                let _ = reply.send(());
+            }
             Command::AddSpace { name, reply } => drop(reply.send(self.serve(&name))),
             Command::Shutdown { .. } => unreachable!("the loop keeps this command to itself"),
         }
@@ -203,9 +235,12 @@ impl Driver {
 
     fn status(&self) -> NetStatus {
         NetStatus {
-            peers: self.book.status(),
+            peers: self.book.status(self.swarm.behaviour().gate.members()),
             listen_addrs: self.listening.iter().map(|(_, address)| address.clone()).collect(),
             refused: self.refused,
+            refusals: self.refusals.counts(),
+            stalled_ms_max: u64::try_from(self.stalls.longest.as_millis()).unwrap_or(u64::MAX),
+            stalls: self.stalls.count,
             sessions: self.sessions.count(),
             undecided: self.rumors.undecided(),
         }
@@ -225,14 +260,16 @@ impl Driver {
     }
 
     fn isolate(&mut self, peers: BTreeSet<PeerId>) {
-        let blocked = &mut self.swarm.behaviour_mut().blocked;
-        for id in self.book.isolated().difference(&peers) {
-            blocked.unblock_peer(*id);
-        }
-        for id in &peers {
-            blocked.block_peer(*id);
-        }
+        self.swarm.behaviour_mut().gate.isolate(peers.clone());
         self.book.isolate(peers, Instant::now());
+    }
+
+    /// Sessions of whoever is refused now end with their connection.
+    fn set_members(&mut self, members: Members) {
+        let now = Instant::now();
+        members.contacts().for_each(|address| self.book.configure(address, now));
+        self.book.forget_refused(&members);
+        self.swarm.behaviour_mut().gate.set_members(members);
     }
 
     fn dial(&mut self, awaited: Awaited) {
@@ -260,6 +297,7 @@ impl Driver {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.stalls.tick(now);
         for id in self.book.silent(now) {
             tracing::info!(%id, "a peer is connected but not subscribed: connecting again");
             // An error says that it is gone already.

@@ -8,7 +8,9 @@ use super::behaviour::BehaviourEvent;
 use super::book::Closed;
 use super::driver::Driver;
 use super::gossip::Rumors;
-use crate::port::NetInput;
+use super::pace::Pace;
+use super::refusals::{self, Refusal};
+use crate::port::{NetInput, SpaceTag};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{PeerId, gossipsub, identify, mdns, ping};
 use tokio::time::Instant;
@@ -42,7 +44,10 @@ impl Driver {
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 self.refused += 1;
-                tracing::warn!(address = %send_back_addr, %error, "refused a connection");
+                let why = refusals::of_connection(&error);
+                self.refusals.count(why);
+                let why = why.name();
+                tracing::warn!(address = %send_back_addr, why, %error, "refused a connection");
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dial_failed(connection_id, peer_id, &error);
@@ -112,12 +117,27 @@ impl Driver {
         let Some(peer) = self.book.peer(&source) else {
             return;
         };
+        if self.book.rumor_pace(source, message.data.len(), Instant::now()) == Pace::TooFast {
+            self.drop_rumor(space, source, id, Refusal::RumorRate);
+            return;
+        }
         if let Some(message_id) = self.rumors.hold(id.clone(), source, Instant::now()) {
             let bytes = message.data;
             self.core.submit(NetInput::Rumor { peer, space, message: message_id, bytes });
             return;
         }
-        // Dropped for lack of room; a session brings what it said.
+        self.drop_rumor(space, source, id, Refusal::Undecided);
+    }
+
+    /// Drops a rumor that may be sound for lack of room; a session brings what it said.
+    fn drop_rumor(
+        &mut self,
+        space: SpaceTag,
+        source: PeerId,
+        id: &gossipsub::MessageId,
+        why: Refusal,
+    ) {
+        self.refusals.count(why);
         if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
             let ignore = gossipsub::MessageAcceptance::Ignore;
             gossip.report_message_validation_result(id, &source, ignore);

@@ -7,18 +7,21 @@ use super::{RUMOR_BYTES_MAX, SPACES_MAX};
 use crate::codec::hex;
 use crate::port::{MessageId, SpaceTag, Verdict};
 use libp2p::PeerId;
-use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, PublishError, TopicHash};
+use libp2p::gossipsub::{
+    self, IdentTopic, MessageAcceptance, PublishError, TopicHash, TopicSubscriptionFilter,
+};
 use std::collections::BTreeMap;
 use tokio::time::{Duration, Instant};
 
-/// Messages that may await a verdict at once: 256 × 48 KiB = 12 MiB held by the core at worst.
-pub(super) const UNDECIDED_MAX: usize = 256;
 /// A message without verdict for this long has left gossipsub's cache (5 heartbeats = 3.5 s) and
 /// is forgotten.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Every gossiping node subscribes to it and none publishes on it: it shows that a link carries
 /// subscriptions even between nodes without a common space.
 const PRESENCE: &str = "/consilience/1/presence";
+/// What the topic of a space starts with; 32 hex digits of its tag follow.
+const TOPIC_PREFIX: &str = "/consilience/1/";
+const TOPIC_DIGITS: usize = 32;
 
 struct Undecided {
     id: gossipsub::MessageId,
@@ -27,15 +30,36 @@ struct Undecided {
 }
 
 /// The topics we serve and the messages we hold.
-#[derive(Default)]
 pub(super) struct Rumors {
+    undecided_max: usize,
     topics: BTreeMap<SpaceTag, IdentTopic>,
     tags: BTreeMap<TopicHash, SpaceTag>,
     undecided: BTreeMap<MessageId, Undecided>,
     messages: u64,
 }
 
+/// Topics a peer may subscribe to: those whose name is one of ours. A longer name would be kept as
+/// long as the peer is connected.
+#[derive(Clone, Copy, Default)]
+pub(super) struct OurTopics;
+
+impl TopicSubscriptionFilter for OurTopics {
+    fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
+        let is_digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+        let tag = topic.as_str().strip_prefix(TOPIC_PREFIX);
+        let is_space =
+            tag.is_some_and(|tag| tag.len() == TOPIC_DIGITS && tag.bytes().all(is_digit));
+        is_space || Rumors::is_presence(topic)
+    }
+}
+
 impl Rumors {
+    pub(super) fn new(undecided_max: u32) -> Self {
+        let undecided_max = undecided_max as usize;
+        let (topics, tags, undecided) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { undecided_max, topics, tags, undecided, messages: 0 }
+    }
+
     pub(super) fn undecided(&self) -> usize {
         self.undecided.len()
     }
@@ -101,10 +125,10 @@ impl Rumors {
         source: PeerId,
         now: Instant,
     ) -> Option<MessageId> {
-        if self.undecided.len() >= UNDECIDED_MAX {
+        if self.undecided.len() >= self.undecided_max {
             self.undecided.retain(|_, held| now.duration_since(held.since) < VERDICT_TIMEOUT);
         }
-        if self.undecided.len() >= UNDECIDED_MAX {
+        if self.undecided.len() >= self.undecided_max {
             return None;
         }
         self.messages += 1;
@@ -137,7 +161,7 @@ pub(super) enum Published {
 }
 
 fn topic_of(space: SpaceTag) -> IdentTopic {
-    IdentTopic::new(format!("/consilience/1/{}", hex(&space.0)))
+    IdentTopic::new(format!("{TOPIC_PREFIX}{}", hex(&space.0)))
 }
 
 #[cfg(test)]
@@ -145,11 +169,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn at_most_256_messages_await_a_verdict_and_stale_ones_make_room() {
-        let mut rumors = Rumors::default();
+    fn only_so_many_messages_await_a_verdict_and_stale_ones_make_room() {
+        let mut rumors = Rumors::new(256);
         let (source, start) = (PeerId::random(), Instant::now());
         let mut hold = |now| rumors.hold(gossipsub::MessageId::new(b"m"), source, now);
-        for _ in 0..UNDECIDED_MAX {
+        for _ in 0..256 {
             assert!(hold(start).is_some());
         }
         assert!(hold(start).is_none());
@@ -161,5 +185,17 @@ mod tests {
         let topic = topic_of(SpaceTag([0xab; 16]));
         assert_eq!(topic.hash().as_str(), format!("/consilience/1/{}", "ab".repeat(16)));
         assert!(!Rumors::is_presence(&topic.hash()));
+    }
+
+    #[test]
+    fn a_peer_may_subscribe_to_names_like_ours_alone() {
+        let ours = [topic_of(SpaceTag([0xab; 16])), IdentTopic::new(PRESENCE)];
+        assert!(ours.iter().all(|topic| OurTopics.can_subscribe(&topic.hash())));
+        let long = format!("/consilience/1/{}", "a".repeat(33));
+        let huge = "a".repeat(200_000);
+        let upper = format!("/consilience/1/{}", "A".repeat(32));
+        for other in ["", "/consilience/1/", &long, &huge, &upper, "/consilience/2/presence"] {
+            assert!(!OurTopics.can_subscribe(&IdentTopic::new(other).hash()), "{other:.40}");
+        }
     }
 }

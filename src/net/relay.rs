@@ -6,20 +6,23 @@
 use super::Switch;
 use super::driver::Driver;
 use super::gossip::Published;
+use super::pace::Pace;
+use super::refusals::Refusal;
 use super::sessions::{Handed, Phase, Room, Sessions};
-use super::stream::{FRAMES_IN_FLIGHT, Report};
-use crate::port::{NetInput, NetOutput, SessionId};
-use libp2p::PeerId;
+use super::stream::{self, FRAMES_IN_FLIGHT, Report};
+use crate::port::{NetInput, NetOutput, Peer, SessionId, Verdict};
+use libp2p::{PeerId, Stream};
+use tokio::time::Instant;
 
 impl Driver {
     pub(super) fn report(&mut self, report: Report) {
         match report {
             Report::Inbound { id, stream } => {
                 self.up(id);
-                match self.book.peer(&id).filter(|_| self.book.is_up(&id)) {
-                    Some(peer) => self.sessions.accept((id, peer), stream, self.spaces.clone()),
-                    None => drop(stream),
-                }
+                let Some(peer) = self.book.peer(&id).filter(|_| self.book.is_up(&id)) else {
+                    return;
+                };
+                self.take_in((id, peer), stream);
             }
             Report::Opened { session, space } => {
                 let Some(link) = self.sessions.link(session) else {
@@ -27,6 +30,10 @@ impl Driver {
                 };
                 link.phase = Phase::Open;
                 let (peer, opener) = (link.peer, !Sessions::is_inbound(session));
+                for older in self.sessions.superseded_by(session, space) {
+                    self.refusals.count(Refusal::Superseded);
+                    self.end_session(older);
+                }
                 self.core.submit(NetInput::Opened { session, peer, space, opener });
                 self.core.submit(NetInput::Writable { session, frames: FRAMES_IN_FLIGHT });
             }
@@ -48,7 +55,26 @@ impl Driver {
                     self.core.submit(NetInput::Writable { session, frames: 1 });
                 }
             }
-            Report::Ended { session } => self.end_session(session),
+            Report::Ended { session, refusal } => {
+                if let Some(why) = refusal {
+                    self.refusals.count(why);
+                    let id = self.sessions.link(session).map(|link| link.id.to_string());
+                    tracing::debug!(?id, ?session, why = why.name(), "refused a session");
+                }
+                self.end_session(session);
+            }
+        }
+    }
+
+    fn take_in(&mut self, from: (PeerId, Peer), stream: Stream) {
+        let taken = match self.book.session_pace(from.0, Instant::now()) {
+            Pace::Within => self.sessions.accept(from, stream, self.spaces.clone()),
+            Pace::TooFast => Err((Refusal::SessionRate, stream)),
+        };
+        if let Err((why, stream)) = taken {
+            self.refusals.count(why);
+            tracing::debug!(id = %from.0, why = why.name(), "refused a session");
+            tokio::spawn(stream::refuse(stream));
         }
     }
 
@@ -62,6 +88,9 @@ impl Driver {
                 }
             }
             NetOutput::Verdict { message, verdict } => {
+                if verdict == Verdict::Reject {
+                    self.refusals.count(Refusal::Malformed);
+                }
                 if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
                     self.rumors.decide(gossip, message, verdict);
                 }

@@ -2,7 +2,7 @@
 //!
 //! It must never know what the node does: each method forwards to the same method of [`Handle`].
 
-use super::{Config, Handle, Multiaddr, NetError, NetStatus, Node, PeerId};
+use super::{Config, Handle, Members, Multiaddr, NetError, NetStatus, Node, PeerId};
 use crate::port::{Core, Peer};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -104,6 +104,11 @@ impl RunningNode {
     /// See [`Handle::isolate`].
     pub fn isolate(&self, peers: BTreeSet<PeerId>) -> Result<(), NetError> {
         self.wait(|handle| async move { handle.isolate(peers).await })
+    }
+
+    /// See [`Handle::set_members`].
+    pub fn set_members(&self, members: Members) -> Result<(), NetError> {
+        self.wait(|handle| async move { handle.set_members(members).await })
     }
 
     /// See [`Handle::add_space`].

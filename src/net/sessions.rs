@@ -2,6 +2,8 @@
 //!
 //! It must never know what a session is about: it counts, hands on, and ends.
 
+use super::limits::Limits;
+use super::refusals::Refusal;
 use super::stream::{self, FRAME_BYTES_MAX, FRAMES_IN_FLIGHT, Orders, Report};
 use crate::port::{Peer, SessionId, SpaceTag};
 use libp2p::{PeerId, Stream};
@@ -11,9 +13,6 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-/// Sessions one peer may open to us, and sessions in all: 64 × 2.3 MiB = 147 MiB at the worst.
-const INBOUND_PER_PEER_MAX: usize = 8;
-pub(super) const SESSIONS_MAX: usize = 64;
 /// The bit that tells net's session ids from the core's.
 const INBOUND: u64 = 1 << 63;
 
@@ -32,6 +31,8 @@ pub(super) struct Link {
     pub(super) id: PeerId,
     pub(super) peer: Peer,
     pub(super) phase: Phase,
+    /// Known of an inbound session once its greeting is over.
+    space: Option<SpaceTag>,
     frames: Option<mpsc::Sender<Vec<u8>>>,
     credit: Arc<Semaphore>,
     task: AbortHandle,
@@ -47,12 +48,18 @@ impl Drop for Link {
 pub(super) struct Sessions {
     links: BTreeMap<SessionId, Link>,
     inbound: u64,
+    max: usize,
+    per_peer_max: usize,
+    per_space_max: usize,
     reports: mpsc::Sender<Report>,
 }
 
 impl Sessions {
-    pub(super) fn new(reports: mpsc::Sender<Report>) -> Self {
-        Self { links: BTreeMap::new(), inbound: 0, reports }
+    pub(super) fn new(reports: mpsc::Sender<Report>, limits: &Limits) -> Self {
+        let max = limits.sessions_max as usize;
+        let per_peer_max = limits.sessions_per_peer_max as usize;
+        let per_space_max = limits.sessions_per_space_max as usize;
+        Self { links: BTreeMap::new(), inbound: 0, max, per_peer_max, per_space_max, reports }
     }
 
     /// Whether the peer opened the session, not we.
@@ -76,7 +83,7 @@ impl Sessions {
         space: SpaceTag,
         control: Control,
     ) -> Room {
-        if self.links.len() >= SESSIONS_MAX || self.links.contains_key(&session) {
+        if self.links.len() >= self.max || self.links.contains_key(&session) {
             return Room::Full;
         }
         let (orders, ends) = self.orders(session);
@@ -85,26 +92,43 @@ impl Sessions {
         Room::Free
     }
 
-    /// Takes in a stream that a peer opened, or refuses it.
+    /// Takes in a stream that a peer opened, or gives it back with the reason.
     pub(super) fn accept(
         &mut self,
         (id, peer): (PeerId, Peer),
         stream: Stream,
         spaces: Arc<BTreeSet<SpaceTag>>,
-    ) {
+    ) -> Result<(), (Refusal, Stream)> {
         let inbound =
             |(session, link): (&SessionId, &Link)| link.id == id && Self::is_inbound(*session);
         let of_peer = self.links.iter().filter(|entry| inbound(*entry)).count();
-        if self.links.len() >= SESSIONS_MAX || of_peer >= INBOUND_PER_PEER_MAX {
-            tracing::debug!(%id, "a session was refused: too many");
-            tokio::spawn(stream::refuse(stream));
-            return;
+        if self.links.len() >= self.max || of_peer >= self.per_peer_max {
+            return Err((Refusal::Sessions, stream));
         }
         self.inbound += 1;
         let session = SessionId(INBOUND | self.inbound);
         let (orders, ends) = self.orders(session);
         let task = tokio::spawn(stream::accept(orders, stream, spaces)).abort_handle();
         self.insert(session, (id, peer), ends, task);
+        Ok(())
+    }
+
+    /// Notes which space an open session is about. The peer's older ones in it have lost their
+    /// sense, for a node has one of its own at a time: those beyond the limit are to be ended.
+    pub(super) fn superseded_by(&mut self, session: SessionId, space: SpaceTag) -> Vec<SessionId> {
+        let Some(link) = self.links.get_mut(&session) else { return Vec::new() };
+        link.space = Some(space);
+        if !Self::is_inbound(session) {
+            return Vec::new();
+        }
+        let id = link.id;
+        let rival = |(other, link): (&SessionId, &Link)| {
+            Self::is_inbound(*other) && link.id == id && link.space == Some(space)
+        };
+        let rivals = self.links.iter().filter(|entry| rival(*entry)).map(|(other, _)| *other);
+        let rivals: Vec<SessionId> = rivals.collect();
+        let surplus = rivals.len().saturating_sub(self.per_space_max);
+        rivals.into_iter().filter(|other| *other != session).take(surplus).collect()
     }
 
     /// Forgets a session and stops its task.
@@ -132,7 +156,8 @@ impl Sessions {
         Ends { frames, credit }: Ends,
         task: AbortHandle,
     ) {
-        let link = Link { id, peer, phase: Phase::Opening, frames: Some(frames), credit, task };
+        let (phase, space, frames) = (Phase::Opening, None, Some(frames));
+        let link = Link { id, peer, phase, space, frames, credit, task };
         self.links.insert(session, link);
     }
 }

@@ -6,6 +6,7 @@
 //! On the wire the opener sends the 16 bytes of the space tag; the acceptor answers one byte,
 //! accepted or refused. Then each side sends frames: a big-endian `u32` length and that many bytes.
 
+use super::refusals::Refusal;
 use crate::port::{SessionId, SpaceTag};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use libp2p::{PeerId, Stream, StreamProtocol};
@@ -65,6 +66,8 @@ pub(super) enum Report {
     },
     Ended {
         session: SessionId,
+        /// What the peer did wrong, if it did.
+        refusal: Option<Refusal>,
     },
 }
 
@@ -92,13 +95,14 @@ fn gone() -> io::Error {
 /// Opens a session to `id` and carries it to its end.
 pub(super) async fn open(mut orders: Orders, control: Control, id: PeerId, space: SpaceTag) {
     let session = orders.session;
+    let mut refusal = None;
     if let Some(stream) = greet(control, id, space).await
         && orders.report(Report::Opened { session, space }).await.is_ok()
     {
-        carry(&mut orders, stream).await;
+        refusal = carry(&mut orders, stream).await;
     }
     // Without a driver there is nobody to tell.
-    let _ = orders.report(Report::Ended { session }).await;
+    let _ = orders.report(Report::Ended { session, refusal }).await;
 }
 
 /// Answers a stream that a peer opened and carries it to its end.
@@ -108,13 +112,16 @@ pub(super) async fn accept(
     spaces: Arc<BTreeSet<SpaceTag>>,
 ) {
     let session = orders.session;
-    if let Some(space) = answer(&mut stream, &spaces).await
-        && orders.report(Report::Opened { session, space }).await.is_ok()
-    {
-        carry(&mut orders, stream).await;
+    let mut refusal = None;
+    match answer(&mut stream, &spaces).await {
+        Some(space) if orders.report(Report::Opened { session, space }).await.is_ok() => {
+            refusal = carry(&mut orders, stream).await;
+        }
+        Some(_) => {}
+        None => refusal = Some(Refusal::Greeting),
     }
     // Without a driver there is nobody to tell.
-    let _ = orders.report(Report::Ended { session }).await;
+    let _ = orders.report(Report::Ended { session, refusal }).await;
 }
 
 /// Tells an opener that we have no room; it does not try again.
@@ -176,14 +183,21 @@ async fn answer(stream: &mut Stream, spaces: &BTreeSet<SpaceTag>) -> Option<Spac
     timeout(GREETING_TIMEOUT, greeting).await.ok()?.ok()?
 }
 
-/// Moves frames until either side ends the session.
-async fn carry<S: AsyncRead + AsyncWrite + Unpin>(orders: &mut Orders, stream: S) {
+/// Moves frames until either side ends the session; what the peer did wrong, if it did.
+async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
+    orders: &mut Orders,
+    stream: S,
+) -> Option<Refusal> {
+    let mut refusal = None;
     let (mut reader, mut writer) = stream.split();
     let progress = AtomicU64::new(0);
     let Orders { session, frames, credit, reports } = orders;
     let ours = tokio::select! {
         end = read_frames(&mut reader, *session, credit, reports, &progress) => {
             if let Err(error) = end {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    refusal = Some(Refusal::FrameLength);
+                }
                 tracing::debug!(?session, %error, "failed to read from a session stream");
             }
             false
@@ -195,7 +209,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(orders: &mut Orders, stream: S
             end.is_ok()
         }
         () = idle(&progress) => {
-            tracing::debug!(?session, "a session stream was idle");
+            refusal = Some(Refusal::Idle);
             false
         }
     };
@@ -203,6 +217,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(orders: &mut Orders, stream: S
         // Dropping the stream with unread bytes would reset it under what we just flushed.
         let _ = timeout(LINGER_TIMEOUT, drain(&mut reader)).await;
     }
+    refusal
 }
 
 /// Delivers frames as credit allows until the other side ends; an error is a broken stream or a

@@ -160,7 +160,9 @@ pub(super) fn tag() -> SpaceTag {
 
 pub(super) fn config() -> Config {
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-    Config { listen, ..Config::new(Keypair::generate_ed25519(), key()) }
+    // All tests here speak of one space.
+    let limits = Limits { sessions_per_space_max: 8, ..Limits::default() };
+    Config { listen, limits, ..Config::new(Keypair::generate_ed25519(), key()) }
 }
 
 /// Two connected nodes, each with the other's handle.

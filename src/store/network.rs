@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::PatternStore;
-use crate::net::{Config, Multiaddr, NetError, NetStatus, PeerId, RunningNode};
+use crate::net::{ClusterKey, Config, Multiaddr, NetError, NetStatus, PeerId, RunningNode};
 use crate::pattern::SpaceId;
 use crate::port::Peer;
 use crate::replica::SessionReport;
@@ -21,7 +21,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running node.
 pub(super) struct Network {
-    node: RunningNode,
+    pub(super) node: RunningNode,
+    pub(super) config: Config,
 }
 
 /// What the sessions of one space with one peer moved.
@@ -49,13 +50,30 @@ impl Network {
 
 impl PatternStore {
     /// Starts a node that keeps every space of this store in step with its peers. One at a time:
-    /// an earlier node is stopped.
-    pub fn join(&self, config: Config) -> Result<(), NetError> {
+    /// an earlier node is stopped. Where the config lists no members, those the store remembers may
+    /// enter, and those it has revoked may not.
+    pub fn join(&self, mut config: Config) -> Result<(), NetError> {
+        config.members = self.remembered(config.members)?;
         self.leave();
         let core = Arc::new(self.inner.engine.clone());
-        let node = RunningNode::start(core, config)?;
-        *self.network_slot() = Some(Arc::new(Network { node }));
+        let node = RunningNode::start(core, config.clone())?;
+        *self.network_slot() = Some(Arc::new(Network { node, config }));
         Ok(())
+    }
+
+    /// Starts the node anew under another cluster key, where one runs; all its connections end.
+    pub(crate) fn rekey(&self, key: ClusterKey) -> Result<(), NetError> {
+        let Some(network) = self.network() else { return Ok(()) };
+        let any_port = |address: &Multiaddr| address.to_string().ends_with("/tcp/0");
+        let mut config = network.config.clone();
+        if config.listen.iter().any(any_port) {
+            // Those who know us look for us where we were.
+            config.listen = network.node.listen_addrs()?;
+        }
+        config.members = self.members()?;
+        config.cluster_key = key;
+        drop(network);
+        self.join(config)
     }
 
     /// Stops the node, if one runs. Calls in progress finish first.

@@ -1,6 +1,8 @@
 //! Every question a store answers, once: the same over the control socket and in one's own process.
 //! It must never know who asks, nor print anything for people.
 
+#[cfg(feature = "net")]
+mod admission;
 mod belief_rows;
 mod beliefs;
 mod compact;
@@ -62,6 +64,14 @@ pub(crate) enum Query {
     Isolate { peers: Vec<String> },
     /// Sessions with a peer; a row for each space.
     Sync { address: String, space: Option<String> },
+    /// A ticket, under a new key if the old one is to go.
+    Invite { rotate: bool, addresses: Vec<String>, key_file: Option<String> },
+    /// Enters the cluster of a ticket, leaving another one if told to.
+    Join { ticket: String, replace: bool, key_file: Option<String> },
+    /// Lets peers in by name, and says whom the key alone lets in; then a row for each one listed.
+    Admit { peers: Vec<String>, admission: Option<String> },
+    /// Keeps peers out for good.
+    Revoke { peers: Vec<String> },
 }
 
 /// What an input is.
@@ -234,10 +244,13 @@ impl From<OpenError> for Fault {
 #[cfg(feature = "net")]
 impl From<crate::net::NetError> for Fault {
     fn from(error: crate::net::NetError) -> Self {
-        use crate::net::NetError;
+        use crate::net::{MembersError, NetError};
         match &error {
             NetError::Dial { .. } | NetError::Timeout(_) => Self::Unreachable(error.to_string()),
-            NetError::TooManySpaces => Self::Refused(error.to_string()),
+            NetError::TooManySpaces
+            | NetError::Members(MembersError::Full | MembersError::Malformed { .. }) => {
+                Self::Refused(error.to_string())
+            }
             _ => Self::Io(error.to_string()),
         }
     }
@@ -296,8 +309,18 @@ pub(crate) fn answer(
         Query::Isolate { peers } => peers::isolate(store, peers),
         #[cfg(feature = "net")]
         Query::Sync { address, space } => peers::sync(store, address, space.as_deref(), out),
+        #[cfg(feature = "net")]
+        Query::Invite { .. } | Query::Join { .. } | Query::Admit { .. } | Query::Revoke { .. } => {
+            admission::answer(store, query, out)
+        }
         #[cfg(not(feature = "net"))]
-        Query::Peers | Query::Isolate { .. } | Query::Sync { .. } => {
+        Query::Peers
+        | Query::Isolate { .. }
+        | Query::Sync { .. }
+        | Query::Invite { .. }
+        | Query::Join { .. }
+        | Query::Admit { .. }
+        | Query::Revoke { .. } => {
             Err(Fault::Usage("reach peers: this binary was built without the network".to_owned()))
         }
     }

@@ -5,6 +5,7 @@
 //! nothing left to say ends its turn with its residue and `Done`; when both have done so in
 //! succession the session is complete. See `src/codec/README.md` for the grammar.
 
+mod bounds;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -131,6 +132,8 @@ pub struct Session {
     asks: BTreeMap<KeyHash, Scope>,
     content_asks: BTreeSet<Digest>,
     contents: VecDeque<Digest>,
+    shipped: u64,
+    contents_shipped: u64,
     said_something: bool,
     residue_sent: bool,
     i_am_done: bool,
@@ -158,6 +161,8 @@ impl Session {
             asks: BTreeMap::new(),
             content_asks: BTreeSet::new(),
             contents: VecDeque::new(),
+            shipped: 0,
+            contents_shipped: 0,
             said_something: false,
             residue_sent: false,
             i_am_done: false,
@@ -260,7 +265,9 @@ impl Session {
 
     /// The peer asks for content.
     pub fn on_ask_content(&mut self, digests: Vec<Digest>) {
-        self.contents.extend(digests);
+        if self.fits(self.contents.len() + digests.len()) {
+            self.contents.extend(digests);
+        }
     }
 
     /// The peer has nothing more to say.
@@ -285,6 +292,9 @@ impl Session {
 
     /// This key's part is owed to the peer.
     pub fn ship(&mut self, key: KeyHash, scope: Scope) {
+        if !self.ship.contains_key(&key) && !self.fits(self.ship.len() + 1) {
+            return;
+        }
         let entry = self.ship.entry(key).or_insert(scope);
         if scope == Scope::Whole {
             *entry = Scope::Whole;
@@ -293,6 +303,9 @@ impl Session {
 
     /// This key's part is wanted from the peer.
     pub fn ask(&mut self, key: KeyHash, scope: Scope) {
+        if !self.asks.contains_key(&key) && !self.fits(self.asks.len() + 1) {
+            return;
+        }
         let entry = self.asks.entry(key).or_insert(scope);
         if scope == Scope::Whole {
             *entry = Scope::Whole;
@@ -301,7 +314,9 @@ impl Session {
 
     /// This content is wanted from the peer.
     pub fn ask_content(&mut self, digest: Digest) {
-        self.content_asks.insert(digest);
+        if self.content_asks.contains(&digest) || self.fits(self.content_asks.len() + 1) {
+            self.content_asks.insert(digest);
+        }
     }
 
     /// Something was found that this session cannot close.
@@ -391,6 +406,17 @@ impl Session {
 
     /// The next key whose part is owed. O(log n).
     pub fn next_part(&mut self, index: &Index) -> Option<(KeyHash, Scope)> {
+        if !self.may_ship(self.shipped) {
+            self.ship.clear();
+            self.ranges.clear();
+            return None;
+        }
+        let part = self.next_shipped(index);
+        self.shipped += u64::from(part.is_some());
+        part
+    }
+
+    fn next_shipped(&mut self, index: &Index) -> Option<(KeyHash, Scope)> {
         if let Some((key, scope)) = self.ship.pop_first() {
             return Some((key, scope));
         }
@@ -410,7 +436,12 @@ impl Session {
 
     /// The next content asked for.
     pub fn next_content(&mut self) -> Option<Digest> {
-        self.contents.pop_front()
+        if !self.may_ship(self.contents_shipped) {
+            self.contents.clear();
+        }
+        let content = self.contents.pop_front();
+        self.contents_shipped += u64::from(content.is_some());
+        content
     }
 
     /// Settles what was just said. True iff it ends the turn. Done always does; `root` and `quiet`

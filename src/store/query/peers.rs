@@ -5,10 +5,11 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::admission::peer_id;
 use super::rows::put;
 use super::status::network;
 use super::{Fault, Verdict};
-use crate::net::{Multiaddr, PeerId};
+use crate::net::Multiaddr;
 use crate::pattern::SpaceId;
 use crate::store::{PatternStore, SpaceSync};
 use crate::sync::Outcome;
@@ -35,13 +36,7 @@ pub(super) fn peers(store: &PatternStore, out: &mut dyn Write) -> Result<Verdict
 }
 
 pub(super) fn isolate(store: &PatternStore, peers: &[String]) -> Result<Verdict, Fault> {
-    let id = |text: &String| {
-        // A full address names its peer at the end.
-        let last = text.rsplit('/').next().unwrap_or(text);
-        let bad = |_| Fault::Usage(format!("read {text:?} as a peer id"));
-        last.parse::<PeerId>().map_err(bad)
-    };
-    let peers = peers.iter().map(id).collect::<Result<Vec<_>, _>>()?;
+    let peers = peers.iter().map(|text| peer_id(text)).collect::<Result<Vec<_>, _>>()?;
     if store.network_status()?.is_none() {
         return Err(Fault::Unreachable(NO_NODE.to_owned()));
     }

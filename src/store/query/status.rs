@@ -1,6 +1,7 @@
 //! Everything about a store in one object.
 //! It must never read a pattern: it costs the same however many there are.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use serde::Serialize;
@@ -58,6 +59,10 @@ pub(super) struct NetworkRow {
     peer_id: String,
     listen: Vec<String>,
     refused: u64,
+    /// By reason, those that were met.
+    refusals: BTreeMap<&'static str, u64>,
+    stalls: u64,
+    stalled_ms_max: u64,
     sessions: u64,
     pub(super) peers: Vec<PeerRow>,
 }
@@ -69,6 +74,8 @@ pub(super) struct PeerRow {
     connected: bool,
     subscribed: bool,
     isolated: bool,
+    /// What the list of members says.
+    standing: &'static str,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -130,6 +137,7 @@ pub(super) fn network(store: &PatternStore) -> Result<Option<NetworkRow>, Fault>
         connected: peer.connected,
         subscribed: peer.subscribed,
         isolated: peer.isolated,
+        standing: super::admission::standing_name(peer.standing),
         bytes_in: peer.bytes_in,
         bytes_out: peer.bytes_out,
     });
@@ -138,6 +146,9 @@ pub(super) fn network(store: &PatternStore) -> Result<Option<NetworkRow>, Fault>
         peer_id: id.to_string(),
         listen: status.listen_addrs.iter().map(full).collect(),
         refused: status.refused,
+        refusals: status.refusals.into_iter().map(|(why, n)| (why.name(), n)).collect(),
+        stalls: status.stalls,
+        stalled_ms_max: status.stalled_ms_max,
         sessions: status.sessions as u64,
         peers: peers.collect(),
     }))

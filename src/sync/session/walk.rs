@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Range, Session};
+use super::Session;
 use crate::codec::frame::{Scope, WalkBody, WalkNode};
 use crate::index::{Index, Node, Prefix};
 use crate::pattern::{Digest, KeyHash};
@@ -49,13 +49,13 @@ impl Session {
         let skip: BTreeSet<KeyHash> = theirs.iter().map(|(key, _)| *key).collect();
         let page = index.entries(&prefix, None, skip.len() + 1);
         if page.iter().any(|(key, _)| !skip.contains(key)) {
-            self.ranges.push_back(Range { prefix, after: None, skip });
+            self.ship_range(prefix, skip);
         }
     }
 
     fn compare_inner(&mut self, prefix: Prefix, theirs: &[(u8, Digest)], cut: u8, index: &Index) {
         let Node::Inner(mine) = index.node(&prefix) else {
-            self.walk.push_back(prefix);
+            self.show_later(prefix);
             return;
         };
         for nibble in 0..16_u8 {
@@ -65,10 +65,9 @@ impl Session {
                 (None, None) => {}
                 (Some(mine), Some(theirs)) if shorten(mine, cut) == theirs => {}
                 (Some(_), None) => {
-                    let skip = BTreeSet::new();
-                    self.ranges.push_back(Range { prefix: child, after: None, skip });
+                    self.ship_range(child, BTreeSet::new());
                 }
-                _ => self.walk.push_back(child),
+                _ => self.show_later(child),
             }
         }
     }
@@ -90,8 +89,7 @@ impl Session {
     fn open_walk(&mut self) {
         let empty = self.their_hello().is_some_and(|hello| hello.standing.patterns == 0);
         if empty {
-            let skip = BTreeSet::new();
-            self.ranges.push_back(Range { prefix: Prefix::ROOT, after: None, skip });
+            self.ship_range(Prefix::ROOT, BTreeSet::new());
         } else {
             self.walk.push_back(Prefix::ROOT);
         }

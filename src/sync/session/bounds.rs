@@ -1,0 +1,111 @@
+//! What one session remembers and ships at most, whatever its peer says.
+//! It must never know why something is owed: what does not fit is left to the next session.
+
+use std::collections::BTreeSet;
+
+use super::{Range, Session};
+use crate::index::Prefix;
+use crate::pattern::KeyHash;
+
+/// Keys, contents, nodes or ranges that one session remembers to ask for, to show or to ship, of
+/// each kind: about 48 bytes each make 1.5 MiB, and 16 MiB where each is a range that skips 16 keys.
+const OWED_MAX: usize = 32_768;
+/// Parts, and contents, that one session ships: so many times all patterns here, and [`OWED_MAX`].
+/// Whoever asks for the same again and again gets no more.
+const SHIPPED_TIMES_MAX: u64 = 2;
+
+impl Session {
+    /// Whether so many are within the limit of one session; where not, it ends incomplete.
+    pub(super) fn fits(&mut self, owed: usize) -> bool {
+        self.incomplete |= owed > OWED_MAX;
+        owed <= OWED_MAX
+    }
+
+    pub(super) fn show_later(&mut self, prefix: Prefix) {
+        if self.fits(self.walk.len() + 1) {
+            self.walk.push_back(prefix);
+        }
+    }
+
+    pub(super) fn ship_range(&mut self, prefix: Prefix, skip: BTreeSet<KeyHash>) {
+        if self.fits(self.ranges.len() + 1) {
+            self.ranges.push_back(Range { prefix, after: None, skip });
+        }
+    }
+
+    /// Whether one more may be shipped after so many.
+    pub(super) fn may_ship(&mut self, shipped: u64) -> bool {
+        let patterns = self.mine.as_ref().map_or(0, |mine| mine.0.patterns);
+        let max = patterns.saturating_mul(SHIPPED_TIMES_MAX).saturating_add(OWED_MAX as u64);
+        self.incomplete |= shipped >= max;
+        shipped < max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::frame::{Scope, WalkBody, WalkNode};
+    use crate::index::Index;
+    use crate::pattern::Digest;
+    use crate::sync::Start;
+
+    const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+
+    fn key(number: usize) -> KeyHash {
+        // Spread over the trie, as hashes are.
+        KeyHash((number as u128).wrapping_mul(SPREAD).to_be_bytes())
+    }
+
+    #[test]
+    fn a_peer_that_names_ever_more_keys_is_remembered_32768_and_the_session_is_incomplete() {
+        let mut session = Session::new(Start::Await);
+        for number in 0..OWED_MAX {
+            session.ask(key(number), Scope::Fresh);
+            session.ship(key(number), Scope::Fresh);
+            session.ask_content(Digest([0; 32]));
+        }
+        session.on_ask_content(vec![Digest([1; 32]); OWED_MAX]);
+        assert!(session.is_complete());
+        // Known ones are no more.
+        session.ask(key(0), Scope::Whole);
+        assert!(session.is_complete());
+        for number in OWED_MAX..2 * OWED_MAX {
+            session.ask(key(number), Scope::Fresh);
+            session.ship(key(number), Scope::Fresh);
+        }
+        session.on_ask_content(vec![Digest([1; 32]); 1]);
+        assert!(!session.is_complete());
+        assert_eq!((session.asks.len(), session.ship.len()), (OWED_MAX, OWED_MAX));
+        assert_eq!(session.contents.len(), OWED_MAX);
+    }
+
+    #[test]
+    fn a_peer_that_shows_the_root_as_empty_again_and_again_gets_the_store_twice_and_no_more() {
+        let mut index = Index::new();
+        let patterns = 20_000;
+        for number in 0..patterns {
+            index.set(key(number), Some(Digest([7; 32])));
+        }
+        index.refresh();
+        let mut session = Session::new(Start::Await);
+        let standing = crate::codec::frame::Standing {
+            root: index.root(),
+            patterns: patterns as u64,
+            knowledge_hash: 0,
+        };
+        session.announce(standing, std::sync::Arc::default());
+        let empty = WalkNode { depth: 0, prefix: [0; 16], body: WalkBody::Leaf(Vec::new()) };
+        for _ in 0..20 {
+            session.on_walk(&vec![empty.clone(); 4_096], 8, &index).unwrap();
+        }
+        assert_eq!(session.ranges.len(), OWED_MAX);
+        let mut shipped = 0;
+        while session.next_part(&index).is_some() {
+            shipped += 1;
+        }
+        assert_eq!(shipped, 2 * patterns + OWED_MAX);
+        assert!(!session.is_complete());
+        assert!(session.ranges.is_empty());
+    }
+}

@@ -35,6 +35,11 @@ impl Siege {
         Self { node, friend, enemy, baseline, loaded: 0 }
     }
 
+    /// The enemy comes again, as somebody else.
+    pub fn reenter(&mut self) {
+        self.enemy = Hostile::enter(&self.node.address(), &self.node.key());
+    }
+
     /// The pair still agrees, on something new, and memory is bounded.
     pub fn holds(&mut self, after: &str) {
         self.loaded += 1;

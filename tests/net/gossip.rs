@@ -2,21 +2,13 @@
 
 use super::attack::Siege;
 use super::eventually;
-use super::peer::MESH;
 use super::wire::*;
-
-/// A subscription to, or away from, a topic.
-fn subscribe(topic: &str) -> Vec<u8> {
-    let options = [proto_number(1, 1), proto_bytes(2, topic.as_bytes())].concat();
-    proto_bytes(1, &options)
-}
 
 #[test]
 fn no_gossip_of_a_hostile_peer_breaks_a_node_or_its_friendship() {
     let mut siege = Siege::begin();
     let topic = format!("/consilience/1/{}", super::hex(&siege.enemy.tag()));
-    let mut mesh = siege.enemy.stream(MESH).unwrap();
-    siege.enemy.gossip(&mut mesh, &subscribe(&topic)).unwrap();
+    let mut mesh = siege.enemy.mesh(&subscription(&topic));
 
     // A sound rumor arrives: the enemy is heard at all.
     let sound = rumor(&[delta(b"gossiped", 77, 1, b"e1")]);
@@ -48,8 +40,7 @@ fn no_gossip_of_a_hostile_peer_breaks_a_node_or_its_friendship() {
 fn a_flood_of_rumors_topics_and_control_messages_is_bounded_and_counted() {
     let mut siege = Siege::begin();
     let topic = format!("/consilience/1/{}", super::hex(&siege.enemy.tag()));
-    let mut mesh = siege.enemy.stream(MESH).unwrap();
-    siege.enemy.gossip(&mut mesh, &subscribe(&topic)).unwrap();
+    let mut mesh = siege.enemy.mesh(&subscription(&topic));
     // Well-formed, signed, and nothing but noise: each tells of an event with a gap before it.
     for at in 0..12_000_u64 {
         let data = rumor(&[delta(format!("noise-{}", at % 10).as_bytes(), 99, 2 + at, b"e")]);
@@ -62,13 +53,14 @@ fn a_flood_of_rumors_topics_and_control_messages_is_bounded_and_counted() {
     println!("a flood of rumors: {} KiB more memory", siege.memory_more() >> 10);
 
     // 5,000 topics of 100 KB between them, and some of 200 KB each.
-    let mut mesh = siege.enemy.stream(MESH).unwrap();
-    let many: Vec<u8> = (0..5_000).flat_map(|at| subscribe(&format!("/topic/{at}"))).collect();
-    let _ = siege.enemy.gossip(&mut mesh, &many);
+    siege.reenter();
+    let many: Vec<u8> = (0..5_000).flat_map(|at| subscription(&format!("/topic/{at}"))).collect();
+    let mut mesh = siege.enemy.mesh(&many);
     for at in 0..300 {
         let long = format!("{at}-{}", "t".repeat(200_000));
-        if siege.enemy.gossip(&mut mesh, &subscribe(&long)).is_err() {
-            mesh = siege.enemy.stream(MESH).unwrap();
+        if siege.enemy.gossip(&mut mesh, &subscription(&long)).is_err() {
+            siege.reenter();
+            mesh = siege.enemy.mesh(&subscription(&topic));
         }
     }
     siege.holds("topics of others");
@@ -82,15 +74,17 @@ fn a_flood_of_rumors_topics_and_control_messages_is_bounded_and_counted() {
     let prune = [proto_bytes(1, topic.as_bytes()), proto_number(3, u64::MAX)].concat();
     let prune = proto_bytes(4, &prune);
     for control in [have, want, graft.repeat(2_000), prune] {
-        let mut mesh = siege.enemy.stream(MESH).unwrap();
+        siege.reenter();
+        let mut mesh = siege.enemy.mesh(&subscription(&topic));
         for _ in 0..20 {
+            // The node may have hung up.
             let _ = siege.enemy.gossip(&mut mesh, &proto_bytes(3, &control));
         }
     }
-    let mut mesh = siege.enemy.stream(MESH).unwrap();
+    siege.reenter();
+    let mut mesh = siege.enemy.mesh(&subscription(&topic));
     let _ = siege.enemy.write(&mut mesh, &varint(u64::MAX));
-    let mut mesh = siege.enemy.stream(MESH).unwrap();
-    let _ = siege.enemy.gossip(&mut mesh, &vec![0xff; 10_000]);
+    siege.enemy.mesh(&vec![0xff; 10_000]);
     siege.holds("control messages");
     println!("all gossip: {} KiB more memory", siege.memory_more() >> 10);
 }

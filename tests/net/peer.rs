@@ -40,6 +40,7 @@ pub struct Hostile {
     pub identity: Keypair,
     secrets: Secrets,
     met: mpsc::UnboundedReceiver<Met>,
+    presence: Option<Stream>,
 }
 
 /// What a session came to.
@@ -128,7 +129,7 @@ impl Hostile {
                 }
             }
         });
-        Self { runtime, control, target, identity, secrets, met }
+        Self { runtime, control, target, identity, secrets, met, presence: None }
     }
 
     /// Enters, as a peer whose own sessions give way to none of the node's.
@@ -138,7 +139,16 @@ impl Hostile {
         let identity = std::iter::repeat_with(Keypair::generate_ed25519).find(below).unwrap();
         let mut peer = Self::dial(address, key, identity);
         assert_eq!(peer.meets(), Met::Connected);
+        // Whoever is connected and never subscribes is taken for one whose subscriptions were lost.
+        peer.presence = Some(peer.mesh(&wire::subscription("/consilience/1/presence")));
         peer
+    }
+
+    /// A stream of gossip on which this has been said. A node takes five of one connection.
+    pub fn mesh(&mut self, rpc: &[u8]) -> Stream {
+        let mut stream = self.stream(MESH).unwrap();
+        self.gossip(&mut stream, rpc).unwrap();
+        stream
     }
 
     pub fn id(&self) -> PeerId {

@@ -26,7 +26,7 @@ pub struct Script {
 
 const READ: Expect = Expect::Says("payload before an introduction");
 const CANON: Expect = Expect::Says("not in canonical form");
-const LIMIT: Expect = Expect::Says("over the limit of");
+const LIMIT: Expect = Expect::Says("is over the");
 
 fn script(name: &str, frames: Vec<Vec<u8>>, expect: Expect) -> Script {
     Script { name: name.to_owned(), frames, expect }

@@ -176,6 +176,12 @@ pub fn proto_bytes(field: u64, value: &[u8]) -> Vec<u8> {
     [varint(field << 3 | 2), bytes(value)].concat()
 }
 
+/// A subscription to a topic of gossip.
+pub fn subscription(topic: &str) -> Vec<u8> {
+    let options = [proto_number(1, 1), proto_bytes(2, topic.as_bytes())].concat();
+    proto_bytes(1, &options)
+}
+
 /// A delta that cites one episode, without an opinion or a content.
 pub fn delta(id: &[u8], actor: u64, counter: u64, episode: &[u8]) -> Vec<u8> {
     let head = [bytes(id), actor.to_le_bytes().to_vec(), varint(counter), varint(0)].concat();

@@ -12,6 +12,8 @@ mod driver;
 mod events;
 mod gate;
 mod gossip;
+#[cfg(test)]
+mod limit_tests;
 mod limits;
 mod pace;
 mod refusals;

@@ -43,7 +43,19 @@ pub struct Served {
 
 impl Served {
     pub fn start(store: &Path, key: &Path, peers: &[&str], more: &[&str]) -> Self {
-        let mut command = consilience();
+        Self::run(consilience(), store, key, peers, more)
+    }
+
+    /// As [`Served::start`], by way of another command.
+    #[cfg(feature = "net")]
+    pub fn start_in(before: &[String], store: &Path, key: &Path, more: &[&str]) -> Self {
+        let mut command = Command::new(&before[0]);
+        command.args(&before[1..]).arg(env!("CARGO_BIN_EXE_consilience"));
+        command.env_remove("CONSILIENCE_STORE").env("NO_COLOR", "1").stdin(Stdio::null());
+        Self::run(command, store, key, &[], more)
+    }
+
+    fn run(mut command: Command, store: &Path, key: &Path, peers: &[&str], more: &[&str]) -> Self {
         command.arg("--store").arg(store).arg("serve").arg("--cluster-key").arg(key);
         peers.iter().for_each(|peer| {
             command.args(["--peer", peer]);

@@ -27,7 +27,8 @@ fn every_input_of_every_corpus_keeps_the_promises() {
 
 #[test]
 fn inputs_with_a_bit_flipped_or_cut_short_keep_the_promises() {
-    let cases: usize = budget("CONSILIENCE_CASES", 40);
+    // A store is opened for many of them: thousands of cases are for the fuzzer.
+    let cases = budget("CONSILIENCE_CASES", 40_usize).min(400);
     for (name, target) in targets::ALL {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut draw = |below: usize| {

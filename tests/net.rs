@@ -6,8 +6,11 @@ mod faults;
 mod gossip;
 mod peer;
 mod proxy;
+#[allow(clippy::cast_possible_truncation, reason = "lengths here are known to be short")]
 mod scripts;
+mod spaces;
 mod strangers;
+#[allow(clippy::cast_possible_truncation, reason = "an encoder that can lie cuts numbers")]
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -26,10 +29,6 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "in vain: {what}");
         std::thread::park_timeout(Duration::from_millis(50));
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A served store in a directory of its own.
@@ -52,6 +51,11 @@ impl Node {
     pub fn join(name: &str, member: &Self) -> Self {
         let ticket = String::from_utf8(ok(&member.store, &["invite"])).unwrap();
         Self::with_ticket(name, ticket.trim())
+    }
+
+    /// What serves a store that is there.
+    pub fn of(dir: tempfile::TempDir, store: PathBuf, served: Served) -> Self {
+        Self { dir, store, served }
     }
 
     /// As [`Node::join`], with a ticket from elsewhere.

@@ -9,6 +9,8 @@ use super::behaviour::{self, Behaviour};
 use super::book::Book;
 use super::dialing;
 use super::gossip::Rumors;
+use super::limits::Rate;
+use super::pace::Bucket;
 use super::refusals::Refusals;
 use super::sessions::Sessions;
 use super::stream::{self, Report};
@@ -27,6 +29,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// How often dials and silent peers are looked at.
 const TICK: Duration = Duration::from_millis(500);
+/// How often the core hears that rumors were dropped.
+const NUDGES: Rate = Rate::new(10, 20);
 /// A tick later than this is counted as a stall.
 const STALL: Duration = Duration::from_millis(500);
 /// Reports waiting for the driver; session tasks wait beyond it: 256 × 256 KiB = 64 MiB at worst,
@@ -71,6 +75,8 @@ pub(super) struct Driver {
     pub(super) refused: u64,
     pub(super) refusals: Refusals,
     stalls: Stalls,
+    /// What is dropped asks for sessions, but not once for each drop: the core queues all we say.
+    pub(super) nudges: Bucket,
 }
 
 /// How late the ticks came, which is how long something held the driver up.
@@ -132,6 +138,7 @@ impl Driver {
             entering: Vec::new(),
             refused: 0,
             refusals: Refusals::default(),
+            nudges: Bucket::new(NUDGES, Instant::now()),
             stalls: Stalls { due: Instant::now() + TICK, longest: Duration::ZERO, count: 0 },
             config,
         };

@@ -142,7 +142,9 @@ impl Driver {
             let ignore = gossipsub::MessageAcceptance::Ignore;
             gossip.report_message_validation_result(id, &source, ignore);
         }
-        self.core.submit(NetInput::PublishFailed { space });
+        if self.nudges.take(1, Instant::now()) == Pace::Within {
+            self.core.submit(NetInput::PublishFailed { space });
+        }
     }
 
     /// The peer has let us in: it identified itself, or it already speaks to us.

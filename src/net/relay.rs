@@ -67,15 +67,17 @@ impl Driver {
     }
 
     fn take_in(&mut self, from: (PeerId, Peer), stream: Stream) {
-        let taken = match self.book.session_pace(from.0, Instant::now()) {
-            Pace::Within => self.sessions.accept(from, stream, self.spaces.clone()),
-            Pace::TooFast => Err((Refusal::SessionRate, stream)),
+        let pace = self.book.session_pace(from.0, Instant::now());
+        let why = match (pace, self.sessions.room_for(from.0)) {
+            (Pace::Within, Room::Free) => {
+                return self.sessions.accept(from, stream, self.spaces.clone());
+            }
+            (Pace::Within, Room::Full) => Refusal::Sessions,
+            (Pace::TooFast, _) => Refusal::SessionRate,
         };
-        if let Err((why, stream)) = taken {
-            self.refusals.count(why);
-            tracing::debug!(id = %from.0, why = why.name(), "refused a session");
-            tokio::spawn(stream::refuse(stream));
-        }
+        self.refusals.count(why);
+        tracing::debug!(id = %from.0, why = why.name(), "refused a session");
+        tokio::spawn(stream::refuse(stream));
     }
 
     pub(super) fn output(&mut self, output: NetOutput) {

@@ -3,7 +3,6 @@
 //! It must never know what a session is about: it counts, hands on, and ends.
 
 use super::limits::Limits;
-use super::refusals::Refusal;
 use super::stream::{self, FRAME_BYTES_MAX, FRAMES_IN_FLIGHT, Orders, Report};
 use crate::port::{Peer, SessionId, SpaceTag};
 use libp2p::{PeerId, Stream};
@@ -92,25 +91,27 @@ impl Sessions {
         Room::Free
     }
 
-    /// Takes in a stream that a peer opened, or gives it back with the reason.
+    /// Whether a peer may open one more session to us.
+    pub(super) fn room_for(&self, id: PeerId) -> Room {
+        let inbound =
+            |(session, link): (&SessionId, &Link)| link.id == id && Self::is_inbound(*session);
+        let of_peer = self.links.iter().filter(|entry| inbound(*entry)).count();
+        let is_full = self.links.len() >= self.max || of_peer >= self.per_peer_max;
+        if is_full { Room::Full } else { Room::Free }
+    }
+
+    /// Takes in a stream that a peer opened; there is room for it.
     pub(super) fn accept(
         &mut self,
         (id, peer): (PeerId, Peer),
         stream: Stream,
         spaces: Arc<BTreeSet<SpaceTag>>,
-    ) -> Result<(), (Refusal, Stream)> {
-        let inbound =
-            |(session, link): (&SessionId, &Link)| link.id == id && Self::is_inbound(*session);
-        let of_peer = self.links.iter().filter(|entry| inbound(*entry)).count();
-        if self.links.len() >= self.max || of_peer >= self.per_peer_max {
-            return Err((Refusal::Sessions, stream));
-        }
+    ) {
         self.inbound += 1;
         let session = SessionId(INBOUND | self.inbound);
         let (orders, ends) = self.orders(session);
         let task = tokio::spawn(stream::accept(orders, stream, spaces)).abort_handle();
         self.insert(session, (id, peer), ends, task);
-        Ok(())
     }
 
     /// Notes which space an open session is about. The peer's older ones in it have lost their
@@ -123,7 +124,9 @@ impl Sessions {
         }
         let id = link.id;
         let rival = |(other, link): (&SessionId, &Link)| {
-            Self::is_inbound(*other) && link.id == id && link.space == Some(space)
+            // One that is closing is over for the core, and soon gone.
+            let is_open = link.phase == Phase::Open && Self::is_inbound(*other);
+            is_open && link.id == id && link.space == Some(space)
         };
         let rivals = self.links.iter().filter(|entry| rival(*entry)).map(|(other, _)| *other);
         let rivals: Vec<SessionId> = rivals.collect();

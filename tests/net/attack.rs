@@ -122,23 +122,30 @@ fn a_session_without_end_is_ended_after_256_turns() {
     siege.holds("a session without end");
 }
 
+/// A list of `n` items that are never the same: so many bytes of a hash, and a tail.
+fn numbered(from: u64, n: u64, width: usize, tail: &[u8]) -> Vec<u8> {
+    let item = |at: u64| {
+        let mut item = blake3::hash(&at.to_be_bytes()).as_bytes()[..width].to_vec();
+        item.extend_from_slice(tail);
+        item
+    };
+    list(&(from..from + n).map(item).collect::<Vec<_>>())
+}
+
+/// The root as a leaf with one key that nobody has.
+fn leaf_of(at: u64) -> Vec<u8> {
+    let key = blake3::hash(&at.to_be_bytes());
+    [&[0, 1][..], &key.as_bytes()[..16], &[9; 8]].concat()
+}
+
+/// The frame of a flood that comes at this place.
+type Flood = Box<dyn Fn(u64) -> Vec<u8>>;
+
 #[test]
 fn a_flood_in_one_turn_is_remembered_only_so_far() {
     let mut siege = Siege::begin();
     let open = frame(HELLO, Turn::GoesOn, &hello([0x5a; 32], 1 << 20, 0, &[0]));
-    let numbered = |from: u64, n: u64, width: usize, tail: &[u8]| {
-        let item = |at: u64| {
-            let mut item = blake3::hash(&at.to_be_bytes()).as_bytes()[..width].to_vec();
-            item.extend_from_slice(tail);
-            item
-        };
-        list(&(from..from + n).map(item).collect::<Vec<_>>())
-    };
-    let leaf_of = |at: u64| {
-        let key = blake3::hash(&at.to_be_bytes());
-        [&[0, 1][..], &key.as_bytes()[..16], &[9; 8]].concat()
-    };
-    let floods: [(&str, Box<dyn Fn(u64) -> Vec<u8>>); 5] = [
+    let floods: [(&str, Flood); 5] = [
         ("keys", Box::new(|at| frame(ASK, Turn::GoesOn, &numbered(at << 12, 4_096, 16, &[1])))),
         (
             "contents",

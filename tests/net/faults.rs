@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::proxy::{Proxy, Weather};
 use super::{Node, eventually};
+use crate::budget::budget;
 use crate::cli::{await_equal, ok};
 
 /// A node and one that knows it through a proxy alone.
@@ -38,7 +39,8 @@ fn two_nodes_agree_through_delays_stalls_cuts_in_a_frame_and_half_open_connectio
     for bytes in [500, 1_500, 4_000, 12_000] {
         proxy.cut_after(bytes);
         proxy.cut();
-        one.load(20, &format!("cut-{bytes}"));
+        // 100 patterns take a frame of more bytes than ever pass.
+        one.load(100, &format!("cut-{bytes}"));
         let known = proxy.passed().len();
         eventually("two connections have died", || proxy.passed().len() >= known + 2);
     }
@@ -105,4 +107,21 @@ fn five_nodes_in_two_halves_that_write_on_agree_once_they_are_one_again() {
     await_equal(&stores, "default");
     let ids = ok(stores[0], &["ls", "--format", "json"]);
     assert_eq!(String::from_utf8(ids).unwrap().lines().count(), 150);
+}
+
+/// Many nodes behind one address, as behind a router or on one machine: nobody is taken for a crowd
+/// of one. Twenty were run by hand; plain runs make do with fewer.
+#[test]
+fn many_nodes_on_one_address_agree() {
+    let mut nodes = vec![Node::start("n0", &[])];
+    for at in 1..budget("CONSILIENCE_NODES", 6) {
+        nodes.push(Node::join(&format!("n{at}"), &nodes[0]));
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        node.load(5, &format!("from-{at}"));
+    }
+    let stores: Vec<_> = nodes.iter().map(|node| &*node.store).collect();
+    await_equal(&stores, "default");
+    let patterns = nodes[0].space("patterns");
+    assert_eq!(patterns, 5 * nodes.len() as u64);
 }

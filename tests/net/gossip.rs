@@ -7,7 +7,7 @@ use super::wire::*;
 #[test]
 fn no_gossip_of_a_hostile_peer_breaks_a_node_or_its_friendship() {
     let mut siege = Siege::begin();
-    let topic = format!("/consilience/1/{}", super::hex(&siege.enemy.tag()));
+    let topic = format!("/consilience/1/{}", crate::golden::hex(&siege.enemy.tag()));
     let mut mesh = siege.enemy.mesh(&subscription(&topic));
 
     // A sound rumor arrives: the enemy is heard at all.
@@ -39,7 +39,7 @@ fn no_gossip_of_a_hostile_peer_breaks_a_node_or_its_friendship() {
 #[test]
 fn a_flood_of_rumors_topics_and_control_messages_is_bounded_and_counted() {
     let mut siege = Siege::begin();
-    let topic = format!("/consilience/1/{}", super::hex(&siege.enemy.tag()));
+    let topic = format!("/consilience/1/{}", crate::golden::hex(&siege.enemy.tag()));
     let mut mesh = siege.enemy.mesh(&subscription(&topic));
     // Well-formed, signed, and nothing but noise: each tells of an event with a gap before it.
     for at in 0..12_000_u64 {

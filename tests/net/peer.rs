@@ -94,9 +94,9 @@ impl Hostile {
             .with_tokio()
             .with_other_transport(|identity| {
                 let noise = noise::Config::new(identity)?;
-                let base = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+                let socket = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
                 let private =
-                    base.and_then(move |socket, _| PnetConfig::new(psk).handshake(socket));
+                    socket.and_then(move |socket, _| PnetConfig::new(psk).handshake(socket));
                 let secured = private.upgrade(Version::V1Lazy).authenticate(noise);
                 Ok(secured.multiplex(yamux::Config::default()))
             })
@@ -256,18 +256,14 @@ impl Hostile {
         }
         self.runtime.block_on(async {
             loop {
-                match timeout(PATIENCE, read_frame(stream)).await {
-                    Ok(Ok(frame)) => {
-                        let ends_turn = frame[3] == 0xc3;
-                        heard.take(frame);
-                        if ends_turn {
-                            return;
-                        }
-                    }
-                    Ok(Err(_)) | Err(_) => {
-                        heard.ended = true;
-                        return;
-                    }
+                let Ok(Ok(frame)) = timeout(PATIENCE, read_frame(stream)).await else {
+                    heard.ended = true;
+                    return;
+                };
+                let ends_turn = frame[3] == 0xc3;
+                heard.take(frame);
+                if ends_turn {
+                    return;
                 }
             }
         });
@@ -281,7 +277,7 @@ impl Hostile {
 
     /// A signed message as gossip publishes it.
     pub fn published(&self, sequence: u64, data: &[u8]) -> Vec<u8> {
-        let topic = format!("/consilience/1/{}", super::hex(&self.secrets.tag));
+        let topic = format!("/consilience/1/{}", crate::golden::hex(&self.secrets.tag));
         let message = [
             wire::proto_bytes(1, &self.id().to_bytes()),
             wire::proto_bytes(2, data),

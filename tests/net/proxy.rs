@@ -148,7 +148,7 @@ impl State {
                 let limit = self.cut_after.load(Ordering::SeqCst);
                 let mut said = locked(&passed.from_node);
                 if limit > 0 && (said.len() + n) as u64 > limit {
-                    n = (limit as usize).saturating_sub(said.len());
+                    n = usize::try_from(limit).unwrap().saturating_sub(said.len());
                     said.extend_from_slice(&buffer[..n]);
                     drop(said);
                     let _ = to.write_all(&buffer[..n]);

@@ -4,6 +4,7 @@
 //! because nobody has introduced himself; one more, and it is not read at all.
 
 use super::wire::*;
+use crate::golden::unhex;
 
 /// What must come of a script, besides that the node lives.
 #[derive(Clone, Copy, Debug)]
@@ -263,13 +264,13 @@ fn states() -> Vec<Script> {
     let honest = state_digest(&cited, &NO_REGISTERS);
     let live = record(b"forged", &[0], &cited, &NO_REGISTERS);
     let empty = record(b"forged", &[0], &[0, 0], &NO_REGISTERS);
-    let lie = Expect::Says("does not match its digest");
+    let differs = Expect::Says("does not match its digest");
     let parts = |kind, parts: &[Vec<u8>]| (kind, list(parts));
     let mut all = Vec::new();
     for (name, (kind, body), expect) in [
-        ("a state under another digest", parts(PARTS, &[part([1; 32], &live)]), lie),
-        ("a live state that is said to be dead", parts(PARTS, &[dead_part(&live)]), lie),
-        ("a dead state that is said to live", parts(PARTS, &[part(honest, &empty)]), lie),
+        ("a state under another digest", parts(PARTS, &[part([1; 32], &live)]), differs),
+        ("a live state that is said to be dead", parts(PARTS, &[dead_part(&live)]), differs),
+        ("a dead state that is said to live", parts(PARTS, &[part(honest, &empty)]), differs),
         (
             "residue with live entries",
             parts(RESIDUE, &[part(honest, &live)]),
@@ -324,11 +325,6 @@ fn order() -> Vec<Script> {
         lone("a refusal of 257 letters", REFUSE, &detail(257), LIMIT),
         lone("a refusal without a reason", REFUSE, &[9, 0], Expect::Says("9 is not known")),
     ]
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    text.as_bytes().chunks_exact(2).map(pair).collect()
 }
 
 /// Every frame of the golden file, with each bit of some bytes flipped, and cut at some places; and

@@ -76,8 +76,7 @@ fn said_to_the_unlisted(node: &Node) -> usize {
     eventually("a refusal", || node.refusals("unlisted") > before);
     let passed = proxy.passed();
     assert_eq!(passed.len(), 1);
-    let said = passed[0].from_node.lock().unwrap().len();
-    said
+    passed[0].from_node.lock().unwrap().len()
 }
 
 #[test]

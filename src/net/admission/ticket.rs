@@ -181,7 +181,8 @@ mod tests {
         };
         assert_eq!(Ticket::decode(&sealed(&[9, 1])), Err(TicketError::Version(9)));
         let peer = PeerId::random().to_bytes();
-        let head = [&[VERSION][..], &[7; KEY_BYTES], &[peer.len() as u8], &peer].concat();
+        let head =
+            [&[VERSION][..], &[7; KEY_BYTES], &[u8::try_from(peer.len()).unwrap()], &peer].concat();
         for tail in [&[][..], &[9], &[1], &[1, 5, 4], &[1, 1, 255], &[0, 0]] {
             let text = sealed(&[&head[..], tail].concat());
             assert_eq!(Ticket::decode(&text), Err(TicketError::Damaged), "{tail:?}");

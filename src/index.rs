@@ -17,8 +17,14 @@
 
 use crate::pattern::{Digest, KeyHash};
 
+mod decode;
+mod estimate;
+mod field;
+mod sketch;
 pub mod trie;
 
+pub use estimate::STRATA_BYTES_MAX;
+pub use sketch::{CELL_BYTES, CELLS_MAX, Difference, FIRST_CELLS, Stub};
 pub use trie::Index;
 
 /// The version of the hashed layout. Two replicas with different schemas never have equal roots.

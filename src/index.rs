@@ -23,8 +23,7 @@ mod field;
 mod sketch;
 pub mod trie;
 
-pub use estimate::STRATA_BYTES_MAX;
-pub use sketch::{CELL_BYTES, CELLS_MAX, Difference, FIRST_CELLS, Stub};
+pub use sketch::{Difference, FIRST_CELLS};
 pub use trie::Index;
 
 /// The version of the hashed layout. Two replicas with different schemas never have equal roots.

@@ -7,6 +7,7 @@ mod knowledge;
 mod local;
 mod merge;
 mod rumors;
+mod search;
 mod speak;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,6 +141,8 @@ pub struct Replica {
     chance: Chance,
     peers: Peers,
     thorough: BTreeSet<Peer>,
+    /// Peers with whom a search by sketch has not found all: the next one walks.
+    walkers: BTreeSet<Peer>,
     sessions: BTreeMap<SessionId, Live>,
     /// The session whose frame is being applied.
     hearing: Option<SessionId>,
@@ -203,6 +206,7 @@ impl Replica {
             next_session: chance.draw() >> 1 & !0xffff_ffff,
             chance,
             thorough: BTreeSet::new(),
+            walkers: BTreeSet::new(),
             sessions: BTreeMap::new(),
             hearing: None,
             outbox: rumors::Outbox::default(),
@@ -231,11 +235,6 @@ impl Replica {
     /// The space.
     pub fn id(&self) -> &SpaceId {
         self.table.id()
-    }
-
-    /// Under which tag the space travels.
-    pub fn set_tag(&mut self, tag: SpaceTag) {
-        self.tag = Some(tag);
     }
 
     /// Under which tag the space travels, once the network has said so.

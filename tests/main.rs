@@ -44,6 +44,7 @@ mod repair;
 mod scenario;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod shim;
+mod sketch;
 #[cfg(feature = "store")]
 mod space;
 mod wire;

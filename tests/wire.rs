@@ -4,9 +4,9 @@
 mod any;
 
 use consilience::codec::frame::{
-    ASKS_MAX, Ask, Envelope, FRAME_BYTES_MAX, Frame, Hello, KNOWLEDGE_ROWS, KNOWLEDGE_ROWS_MAX,
-    MESSAGE_BYTES_MAX, PARTS_MAX, Part, Refusal, Scope, Standing, WALK_NODES_MAX, WalkBody,
-    WalkNode, decode_frame, encode_frame,
+    ASKS_MAX, Ask, CELLS_MAX, Envelope, FRAME_BYTES_MAX, Frame, Hello, KNOWLEDGE_ROWS,
+    KNOWLEDGE_ROWS_MAX, MESSAGE_BYTES_MAX, PARTS_MAX, Part, Refusal, STRATA_BYTES_MAX, Scope,
+    Standing, WALK_NODES_MAX, WalkBody, WalkNode, decode_frame, encode_frame,
 };
 use consilience::codec::{
     DecodeError, GapForm, GapRows, Rumor, decode_content, decode_record, decode_rumor,
@@ -144,6 +144,9 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("refuse", Frame::Refuse(Refusal::ShapeDiffers, "768 here, 384 there".to_owned())),
         ("fragment", Frame::Fragment { more: true, bytes: vec![0, 0xff, 0x7f] }),
         ("gone", Frame::Gone(vec![key])),
+        ("sketch", Frame::Sketch { cells: (0..20).collect(), strata: vec![0x99; 16] }),
+        ("find", Frame::Find(vec![0x0102_0304, 0xf1f2_f3f4])),
+        ("unknown", Frame::Unknown(vec![0x0102_0304])),
     ]
 }
 
@@ -223,7 +226,7 @@ fn the_golden_bytes_read_as_the_values_they_were_made_of() {
     assert_eq!(decode_content(&golden["content-int8"]), Ok(encoded(Encoding::Int8)));
     let kinds: std::collections::BTreeSet<u8> =
         frames().iter().map(|(name, _)| golden[name][2]).collect();
-    assert!(kinds.into_iter().eq(0..=12), "a frame kind has no golden example");
+    assert!(kinds.into_iter().eq(0..=15), "a frame kind has no golden example");
 }
 
 // ---- damage
@@ -303,6 +306,10 @@ fn frame_counts() -> Vec<(u8, Vec<u8>, usize)> {
         (8, vec![], PARTS_MAX),
         (10, vec![0], 256),
         (12, vec![], ASKS_MAX),
+        (13, vec![], CELLS_MAX),
+        (13, vec![0], STRATA_BYTES_MAX),
+        (14, vec![], ASKS_MAX),
+        (15, vec![], ASKS_MAX),
     ]
 }
 
@@ -373,7 +380,7 @@ fn depths_leaves_and_whole_rumors_beyond_their_limits_are_refused() {
     assert!(over(decode_rumor(&long).map(drop)));
     let unknown = |read: Decoded| matches!(read, Err(DecodeError::Unknown { .. }));
     assert!(unknown(read_frame(3, &[9, 0])));
-    assert!(unknown(read_frame(13, &[])));
+    assert!(unknown(read_frame(16, &[])));
     assert!(unknown(read_frame(5, &[1, 4])));
     assert!(unknown(decode_frame(&[0x94, 2, 0, 0xc2, 0xc4, 0]).map(drop)));
 }
@@ -422,7 +429,7 @@ proptest! {
     #[test]
     fn every_frame_of_every_kind_survives_the_round_trip(seed: u64, ends_turn: bool) {
         let mut any = Any(Chance::new(seed));
-        for kind in 0..13 {
+        for kind in 0..16 {
             let envelope = Envelope { frame: any.frame(kind), ends_turn };
             prop_assert_eq!(decode_frame(&encode_frame(&envelope)), Ok(envelope));
         }

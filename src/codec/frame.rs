@@ -1,6 +1,9 @@
 //! The wire grammar of a session: one bounded frame, one meaning.
 //! It must never know which frame may follow which.
 
+mod sketch;
+mod walk;
+
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{DecodeError, Reader, canonical, put_bytes, put_varint, put_vector, text};
@@ -8,6 +11,9 @@ use super::gaps::{GapRows, put_gaps, read_gaps};
 use super::record::{decode_content, decode_record, encode_content, encode_record};
 use crate::lattice::VersionVector;
 use crate::pattern::{Content, DIMENSION_MAX, Digest, Encoding, KeyHash, Pattern, Shape};
+pub use sketch::{CELL_BYTES, CELLS_MAX, STRATA_BYTES_MAX};
+use sketch::{put_sketch, put_stubs, read_sketch, read_stubs};
+use walk::{put_walk, read_walk};
 
 /// The version of this grammar.
 pub const WIRE_VERSION: u8 = 1;
@@ -30,6 +36,9 @@ pub const ASKS_MAX: usize = 4_096;
 /// Parts in one frame: an empty one takes about 30 bytes.
 pub const PARTS_MAX: usize = 8_192;
 const DETAIL_BYTES_MAX: usize = 256;
+
+/// The first four bytes of a key, the most significant first: what a sketch tells of it.
+pub type Stub = u32;
 
 /// Where a replica stands, in 48 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,6 +173,17 @@ pub enum Frame {
         /// The piece.
         bytes: Vec<u8>,
     },
+    /// The first cells of my sketch, [`CELL_BYTES`] each, and strata to estimate by.
+    Sketch {
+        /// Whole cells.
+        cells: Vec<u8>,
+        /// None with a sketch that an estimate has sized.
+        strata: Vec<u8>,
+    },
+    /// I want all you hold of keys that begin like this.
+    Find(Vec<Stub>),
+    /// I hold no key that begins like this.
+    Unknown(Vec<Stub>),
 }
 
 /// A frame and whether it ends the sender's turn.
@@ -232,6 +252,8 @@ fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
             out.extend_from_slice(bytes);
         }
         Frame::Gone(keys) => put_list(&mut out, keys, |out, key| out.extend_from_slice(&key.0)),
+        Frame::Sketch { cells, strata } => put_sketch(&mut out, cells, strata),
+        Frame::Find(stubs) | Frame::Unknown(stubs) => put_stubs(&mut out, stubs),
     }
     (kind_of(frame), out)
 }
@@ -251,6 +273,9 @@ const fn kind_of(frame: &Frame) -> u8 {
         Frame::Refuse(..) => 10,
         Frame::Fragment { .. } => 11,
         Frame::Gone(_) => 12,
+        Frame::Sketch { .. } => 13,
+        Frame::Find(_) => 14,
+        Frame::Unknown(_) => 15,
     }
 }
 
@@ -293,6 +318,9 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
         12 => Frame::Gone(read_list(&mut reader, ASKS_MAX, "gone keys", |reader| {
             Ok(KeyHash(reader.array("a key")?))
         })?),
+        13 => read_sketch(&mut reader)?,
+        14 => Frame::Find(read_stubs(&mut reader)?),
+        15 => Frame::Unknown(read_stubs(&mut reader)?),
         _ => {
             return Err(DecodeError::Unknown { what: "a frame kind", value: kind.into() });
         }
@@ -360,80 +388,6 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape, DecodeError> {
         .ok_or(DecodeError::Unknown { what: "an encoding", value: code.into() })?;
     let dimension = reader.bounded(DIMENSION_MAX, "a dimension")?;
     Ok(Shape { dimension: u32::try_from(dimension).unwrap_or(0), encoding })
-}
-
-fn put_walk(out: &mut Vec<u8>, hash_bytes: u8, nodes: &[WalkNode]) {
-    out.push(hash_bytes);
-    let cut = usize::from(hash_bytes).min(32);
-    put_varint(out, nodes.len() as u64);
-    for node in nodes {
-        out.push(node.depth);
-        out.extend_from_slice(&node.prefix[..usize::from(node.depth).div_ceil(2).min(16)]);
-        match &node.body {
-            WalkBody::Leaf(entries) => {
-                out.push(u8::try_from(entries.len()).unwrap_or(u8::MAX));
-                for (key, digest) in entries {
-                    out.extend_from_slice(&key.0);
-                    out.extend_from_slice(&digest.0[..cut]);
-                }
-            }
-            WalkBody::Inner(children) => {
-                out.push(0x80);
-                let mask = children.iter().fold(0_u16, |mask, (nibble, _)| mask | (1 << nibble));
-                out.extend_from_slice(&mask.to_be_bytes());
-                children.iter().for_each(|(_, hash)| out.extend_from_slice(&hash.0[..cut]));
-            }
-        }
-    }
-}
-
-fn read_walk(reader: &mut Reader<'_>) -> Result<Frame, DecodeError> {
-    let hash_bytes = reader.byte("a hash length")?;
-    if hash_bytes != 8 && hash_bytes != 32 {
-        return Err(DecodeError::Unknown { what: "a hash length", value: hash_bytes.into() });
-    }
-    let nodes = read_list(reader, WALK_NODES_MAX, "walk nodes", |reader| {
-        let depth = reader.byte("a depth")?;
-        if depth > 32 {
-            let what = "a depth";
-            return Err(DecodeError::OverLimit { what, value: depth.into(), limit: 32 });
-        }
-        let mut prefix = [0; 16];
-        let bytes = usize::from(depth).div_ceil(2);
-        prefix[..bytes].copy_from_slice(reader.take(bytes, "a prefix")?);
-        Ok(WalkNode { depth, prefix, body: read_walk_body(reader, usize::from(hash_bytes))? })
-    })?;
-    Ok(Frame::Walk { hash_bytes, nodes })
-}
-
-fn read_walk_body(reader: &mut Reader<'_>, cut: usize) -> Result<WalkBody, DecodeError> {
-    let tag = reader.byte("a node tag")?;
-    let hash = |reader: &mut Reader<'_>| {
-        let mut digest = [0; 32];
-        digest[..cut].copy_from_slice(reader.take(cut, "a hash")?);
-        Ok::<_, DecodeError>(Digest(digest))
-    };
-    if tag == 0x80 {
-        let mask = u16::from_be_bytes(reader.array("a child mask")?);
-        let mut children = Vec::new();
-        for nibble in (0..16_u8).filter(|nibble| mask & (1 << nibble) != 0) {
-            children.push((nibble, hash(reader)?));
-        }
-        return Ok(WalkBody::Inner(children));
-    }
-    if tag > 16 {
-        return Err(DecodeError::OverLimit { what: "a leaf", value: tag.into(), limit: 16 });
-    }
-    let mut entries = Vec::new();
-    for _ in 0..tag {
-        entries.push((KeyHash(reader.array("a key")?), hash(reader)?));
-    }
-    let sorted = entries.windows(2).all(|pair| pair[0].0 < pair[1].0);
-    if sorted {
-        Ok(WalkBody::Leaf(entries))
-    } else {
-        Err(DecodeError::NotCanonical { what: "a leaf" })
-    }
 }
 
 fn put_part(out: &mut Vec<u8>, part: &Part) {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::field::{invert_all, mul};
-use super::sketch::{Cell, Salt, Stub};
+use super::sketch::{Cell, Salt};
+use crate::codec::frame::Stub;
 
 /// Peels keys out of cells that hold one, until no cell holds any. `None` where that does not come
 /// about. A round looks at the cells that the round before has changed, with one inversion for all.

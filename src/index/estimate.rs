@@ -8,6 +8,7 @@
 //! sketch itself. The estimate is the number under which all of it together is most likely.
 
 use super::sketch::Cell;
+use crate::codec::frame::STRATA_BYTES_MAX;
 
 /// Buckets of a stratum.
 const BUCKETS: usize = 16;
@@ -15,8 +16,7 @@ const BUCKETS: usize = 16;
 const STRATA: usize = 14;
 /// Bits of a lot that are 0 in the first stratum, less one.
 const FIRST_ZEROS: u32 = 2;
-/// Most bytes of strata that travel.
-pub const STRATA_BYTES_MAX: usize = BUCKETS * STRATA;
+const _: () = assert!(BUCKETS * STRATA == STRATA_BYTES_MAX);
 /// Cells that are looked at: the last ones, which are the emptiest.
 const CELLS_LOOKED_AT: usize = 512;
 /// No estimate is above 2^24.

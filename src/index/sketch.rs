@@ -20,24 +20,16 @@ use super::decode::decode;
 use super::estimate::{Strata, estimate};
 use super::field::mul;
 use super::{Index, Prefix};
+use crate::codec::frame::{CELL_BYTES, CELLS_MAX, Stub};
 use crate::pattern::{Digest, KeyHash};
-
-/// Bytes of a cell where it travels.
-pub const CELL_BYTES: usize = 10;
 
 /// Cells of a first flight: up to 24 differing keys come out of it nearly always, 32 mostly, and
 /// with the strata it fits one packet.
 pub const FIRST_CELLS: usize = 64;
 
-/// Most cells of one sketch: 2.5 MiB, enough for 150,000 differences.
-pub const CELLS_MAX: usize = 1 << 18;
-
 /// Cells kept at least, and one per so many keys beyond.
 const KEPT_CELLS_MIN: usize = 1_024;
 const KEYS_PER_CELL: usize = 6;
-
-/// The first four bytes of a key hash, the most significant first: what a sketch tells of a key.
-pub type Stub = u32;
 
 /// One cell. Each field is linear in the values of the keys that are in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -244,6 +236,11 @@ impl Index {
     pub fn keep_sketch(&mut self, salt: [u8; 16]) {
         let cells = self.cells_worth_keeping();
         self.sketch = Some(Box::new(Sketch::of(Salt::new(salt), cells, self)));
+    }
+
+    /// True iff a sketch is kept.
+    pub fn keeps_sketch(&self) -> bool {
+        self.sketch.is_some()
     }
 
     /// Gives the sketch twice the cells, once there are keys enough.

@@ -92,7 +92,7 @@ impl Replica {
             contents: (0, 0),
         };
         let live = Live {
-            session: Session::new(start),
+            session: Session::new(start, self.finder(peer)),
             peer,
             open: false,
             credit: 0,
@@ -259,10 +259,16 @@ impl Replica {
                     self.take_over(rows, knowledge)?;
                 }
                 self.thorough.remove(&peer);
+                self.walkers.remove(&peer);
                 let moved = live.report.parts != (0, 0);
                 self.peers.agreed(peer, self.standing(), now, moved);
             }
-            Outcome::Incomplete => self.peers.again(peer, now),
+            Outcome::Incomplete => {
+                if live.session.needs_walk() {
+                    self.walkers.insert(peer);
+                }
+                self.peers.again(peer, now);
+            }
             Outcome::Diverged => {
                 self.counts.divergences += 1;
                 tracing::error!(space = %self.id(), peer = peer.0, "roots differ after a session");

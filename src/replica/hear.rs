@@ -14,6 +14,7 @@ use crate::disk::Overlay;
 use crate::lattice::VersionVector;
 use crate::pattern::{Content, Digest, Encoding, KeyHash, Knowledge, Pattern, ReplicaId, Shape};
 use crate::port::SessionId;
+use crate::sync::{Finder, stub_of};
 use crate::table::TableError;
 
 /// Missing content asked for in one session beyond what its own parts name.
@@ -70,7 +71,7 @@ impl Replica {
         self.hear_message(session, envelope, rows)
     }
 
-    fn live(&mut self, session: SessionId) -> Result<&mut Live, Broken> {
+    pub(super) fn live(&mut self, session: SessionId) -> Result<&mut Live, Broken> {
         self.sessions.get_mut(&session).ok_or_else(|| Broken::malformed("no such session"))
     }
 
@@ -109,6 +110,9 @@ impl Replica {
             Frame::Walk { hash_bytes, nodes } => {
                 self.hear_walk(session, hash_bytes, &nodes, rows)?;
             }
+            Frame::Sketch { cells, strata } => self.hear_sketch(session, &cells, &strata, rows)?,
+            Frame::Find(stubs) => self.hear_find(session, &stubs),
+            Frame::Unknown(stubs) => self.hear_unknown(session, &stubs, rows)?,
             Frame::Ask(asks) => live.session.on_ask(&asks),
             Frame::AskContent(digests) => live.session.on_ask_content(digests),
             Frame::Parts(parts) => {
@@ -210,16 +214,17 @@ impl Replica {
         let differing = live.session.on_walk(nodes, cut, &self.index);
         let differing = differing.ok_or_else(|| Broken::malformed("a walk that does not fit"))?;
         for key in differing {
-            self.choose(session, key, rows)?;
+            self.choose(session, key, Finder::Walk, rows)?;
         }
         Ok(())
     }
 
     /// Both sides hold this key and differ: ship what is new to them, or ask if nothing is.
-    fn choose(
+    pub(super) fn choose(
         &mut self,
         session: SessionId,
         key: KeyHash,
+        finder: Finder,
         rows: &Overlay<'_>,
     ) -> Result<(), Trouble> {
         let mine = self.table.load(rows, key)?;
@@ -233,6 +238,8 @@ impl Replica {
         let scope = if thorough { Scope::Whole } else { Scope::Fresh };
         if news || thorough {
             live.session.ship(key, scope);
+        } else if finder == Finder::Sketch {
+            live.session.find(stub_of(&key));
         } else {
             live.session.ask(key, scope);
         }
@@ -287,7 +294,7 @@ impl Replica {
     }
 
     /// The peer holds nothing of this key: what its knowledge covers here is dead.
-    fn hear_gone(
+    pub(super) fn hear_gone(
         &mut self,
         session: SessionId,
         key: KeyHash,

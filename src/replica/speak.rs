@@ -88,6 +88,12 @@ impl Replica {
                 let nodes = prefixes.iter().map(|prefix| show(&self.index, *prefix, *cut));
                 vec![Frame::Walk { hash_bytes: *cut, nodes: nodes.collect() }]
             }
+            Emit::Sketch { cells, strata } => {
+                let strata = if *strata { self.index.strata() } else { Vec::new() };
+                self.sketch(*cells, strata)
+            }
+            Emit::Find(stubs) => vec![Frame::Find(stubs.clone())],
+            Emit::Unknown(stubs) => vec![Frame::Unknown(stubs.clone())],
             Emit::Ask(asks) => vec![Frame::Ask(asks.clone())],
             Emit::AskContent(digests) => vec![Frame::AskContent(digests.clone())],
             Emit::Parts => self.parts(session, rows)?,

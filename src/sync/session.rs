@@ -6,16 +6,19 @@
 //! succession the session is complete. See `src/codec/README.md` for the grammar.
 
 mod bounds;
+mod search;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::codec::GapRows;
-use crate::codec::frame::{ASKS_MAX, Ask, Hello, KNOWLEDGE_ROWS, Scope, Standing};
+use crate::codec::frame::{ASKS_MAX, Ask, Hello, KNOWLEDGE_ROWS, Scope, Standing, Stub};
 use crate::index::{Index, Prefix};
 use crate::lattice::VersionVector;
 use crate::pattern::{Digest, KeyHash, Knowledge};
+use search::Search;
+pub use search::{Finder, stub_of};
 pub use walk::show;
 
 /// Turns after which a session is given up: a walk takes at most 33, exchanges a handful.
@@ -66,6 +69,17 @@ pub enum Emit {
     Knowledge(std::ops::Range<usize>),
     /// `Frame::Walk` with these nodes.
     Walk(Vec<Prefix>, u8),
+    /// `Frame::Sketch` of so many cells.
+    Sketch {
+        /// How many.
+        cells: usize,
+        /// With strata to estimate by.
+        strata: bool,
+    },
+    /// `Frame::Find`.
+    Find(Vec<Stub>),
+    /// `Frame::Unknown`.
+    Unknown(Vec<Stub>),
     /// `Frame::Ask`.
     Ask(Vec<Ask>),
     /// `Frame::AskContent`.
@@ -125,6 +139,7 @@ pub struct Session {
     mine: Option<(Standing, Arc<Knowledge>)>,
     theirs: Option<Theirs>,
     knowledge_sent: usize,
+    search: Search,
     walking: bool,
     walk: VecDeque<Prefix>,
     ship: BTreeMap<KeyHash, Scope>,
@@ -144,8 +159,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that begins as told.
-    pub fn new(start: Start) -> Self {
+    /// A session that begins and searches as told.
+    pub fn new(start: Start, finder: Finder) -> Self {
         Self {
             my_turn: start != Start::Await,
             beat_due: start == Start::Beat,
@@ -154,6 +169,7 @@ impl Session {
             mine: None,
             theirs: None,
             knowledge_sent: 0,
+            search: Search::new(finder),
             walking: false,
             walk: VecDeque::new(),
             ship: BTreeMap::new(),
@@ -211,6 +227,7 @@ impl Session {
 
     /// Notes what our Hello says: standing and knowledge are one snapshot.
     pub fn announce(&mut self, standing: Standing, knowledge: Arc<Knowledge>) {
+        self.offer_sketch(&standing);
         self.mine = Some((standing, knowledge));
         self.hello_due = false;
     }
@@ -334,6 +351,7 @@ impl Session {
         self.hello_due
             || self.knowledge_sent < rows
             || self.beat_due
+            || self.search.owes_anything()
             || !self.walk.is_empty()
             || !self.ship.is_empty()
             || !self.ranges.is_empty()
@@ -378,6 +396,9 @@ impl Session {
             let from = self.knowledge_sent;
             self.knowledge_sent = rows.min(from + KNOWLEDGE_ROWS);
             return Some(Emit::Knowledge(from..self.knowledge_sent));
+        }
+        if let Some(emit) = self.search.next_owed() {
+            return Some(emit);
         }
         if !self.walk.is_empty() {
             let n = self.walk.len().min(WALK_NODES_PER_FRAME);
@@ -493,7 +514,8 @@ impl Session {
             return;
         };
         let explained = !quiet || !they_were_quiet;
-        self.outcome = Some(if self.incomplete || !they_are_complete {
+        let missed = root != theirs.root && !self.is_proven();
+        self.outcome = Some(if self.incomplete || !they_are_complete || missed {
             Outcome::Incomplete
         } else if root != theirs.root && !explained {
             Outcome::Diverged

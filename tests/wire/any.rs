@@ -2,7 +2,7 @@
 //! It must never know what is done with them.
 
 use consilience::codec::frame::{
-    Ask, Frame, Hello, Part, Refusal, Scope, Standing, WalkBody, WalkNode,
+    Ask, CELL_BYTES, Frame, Hello, Part, Refusal, Scope, Standing, Stub, WalkBody, WalkNode,
 };
 use consilience::codec::{GapForm, GapRows};
 use consilience::lattice::{Actor, Dot};
@@ -151,6 +151,10 @@ impl Any {
         GapRows { hole, form, keys, rows }
     }
 
+    fn stub(&mut self) -> Stub {
+        Stub::from_be_bytes(self.bytes())
+    }
+
     pub fn frame(&mut self, kind: u8) -> Frame {
         match kind {
             0 => Frame::Beat(self.standing()),
@@ -178,7 +182,13 @@ impl Any {
                 Frame::Refuse(refusals[at], self.name())
             }
             11 => Frame::Fragment { more: self.flag(), bytes: self.bytes::<99>().to_vec() },
-            _ => Frame::Gone(self.list(9, |any| KeyHash(any.bytes()))),
+            12 => Frame::Gone(self.list(9, |any| KeyHash(any.bytes()))),
+            13 => {
+                let cells = self.list(9, Self::bytes::<CELL_BYTES>).concat();
+                Frame::Sketch { cells, strata: self.list(224, |any| any.bytes::<1>()[0]) }
+            }
+            14 => Frame::Find(self.list(9, Self::stub)),
+            _ => Frame::Unknown(self.list(9, Self::stub)),
         }
     }
 

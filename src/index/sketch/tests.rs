@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::super::estimate::STRATA_BYTES_MAX;
 use super::super::tests::digest;
 use super::*;
+use crate::codec::frame::STRATA_BYTES_MAX;
 
 const SALT: [u8; 16] = *b"a salt of a test";
 

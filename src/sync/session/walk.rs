@@ -13,6 +13,7 @@ impl Session {
     /// `None` where the nodes do not fit together. O(nodes) and one trie look-up each.
     pub fn on_walk(&mut self, nodes: &[WalkNode], cut: u8, index: &Index) -> Option<Vec<KeyHash>> {
         self.walking = true;
+        self.search.is_thorough = true;
         let mut differing = Vec::new();
         for node in nodes {
             let prefix = Prefix::from_parts(node.depth, node.prefix)?;
@@ -85,13 +86,13 @@ impl Session {
         }
     }
 
-    /// Shows the root, or everything where the peer has nothing.
+    /// Ships everything where the peer has nothing, searches otherwise.
     fn open_walk(&mut self) {
         let empty = self.their_hello().is_some_and(|hello| hello.standing.patterns == 0);
         if empty {
             self.ship_range(Prefix::ROOT, BTreeSet::new());
         } else {
-            self.walk.push_back(Prefix::ROOT);
+            self.open_search();
         }
     }
 }

@@ -42,6 +42,7 @@ mod regression;
 mod repair;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod scenario;
+mod search;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod shim;
 mod sketch;

@@ -21,7 +21,7 @@ pub fn space() -> SpaceId {
     SpaceId::new("test").unwrap()
 }
 
-const TAG: SpaceTag = SpaceTag([7; 16]);
+pub const TAG: SpaceTag = SpaceTag([7; 16]);
 
 /// What travels between two nodes.
 enum Cargo {
@@ -91,6 +91,9 @@ pub fn rows(disk: &dyn Disk) -> Rows {
     rows
 }
 
+/// Sees each frame and its sender before it travels, may change it, and says if the stream holds.
+pub type Hook = Box<dyn FnMut(usize, &mut Vec<u8>) -> bool>;
+
 pub struct World {
     pub hosts: Vec<Host>,
     pub media: Vec<Medium>,
@@ -99,6 +102,7 @@ pub struct World {
     pub reports: Vec<SessionReport>,
     /// Lost gossip, in percent; 100 means that there is none at all.
     pub loss: u64,
+    pub hook: Option<Hook>,
     /// Pairs that cannot reach each other.
     pub cut: BTreeSet<(usize, usize)>,
     links: VecDeque<(usize, Cargo)>,
@@ -121,6 +125,7 @@ impl World {
             chance: Chance::new(seed),
             reports: Vec::new(),
             loss: 0,
+            hook: None,
             cut: BTreeSet::new(),
             links: VecDeque::new(),
             ends: BTreeMap::new(),
@@ -262,7 +267,13 @@ impl World {
                 self.ends.insert((to, inbound), (from, session));
                 self.links.push_back((to, Cargo::Opened(inbound, from)));
             }
-            Output::Net(NetOutput::Frame { session, bytes }) => {
+            Output::Net(NetOutput::Frame { session, mut bytes }) => {
+                if let Some(hook) = &mut self.hook
+                    && !hook(from, &mut bytes)
+                {
+                    self.break_stream(from, session);
+                    return;
+                }
                 assert!(bytes.len() <= consilience::codec::frame::FRAME_BYTES_MAX);
                 if let Some((to, end)) = self.ends.get(&(from, session)).copied() {
                     self.links.push_back((to, Cargo::Frame(end, from, bytes)));

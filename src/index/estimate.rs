@@ -100,8 +100,7 @@ fn look_at_cell((at, cell): (usize, &Cell)) -> Seen {
 }
 
 fn look_at_stratum((buckets, stratum): (&[u8; BUCKETS], u16)) -> Seen {
-    let differ =
-        f64::from(u8::try_from(buckets.iter().filter(|sum| **sum != 0).count()).unwrap_or(0));
+    let differ = buckets.iter().map(|sum| f64::from(u8::from(*sum != 0))).sum();
     // One key in 2^(s+3) is in the stratum, one of 16 of those in a bucket.
     let share = (-f64::from(stratum) - 7.0).exp2();
     Seen { share, differ, same: 16.0 - differ }

@@ -145,7 +145,7 @@ fn upkeep(n: u32) -> Index {
         trie_ns - making_ns,
         both_ns - trie_ns,
         trie_kib * 1024 / u64::from(n),
-        sketch_kib as f64 * 1024.0 / f64::from(n),
+        f64::from(u32::try_from(sketch_kib).unwrap_or(u32::MAX)) * 1024.0 / f64::from(n),
     );
     index
 }
@@ -153,9 +153,9 @@ fn upkeep(n: u32) -> Index {
 fn main() -> Result<(), Failed> {
     let sizes: &[u32] = if is_quick() { &[10_000] } else { &[10_000, 100_000, 1_000_000] };
     println!(
-        "| keys | trie and root, ns a write | sketch, ns more | sketch built in, ms | trie, bytes a key | sketch, bytes a key |"
+        "| keys | trie and root, ns a write | sketch, ns more | sketch built in, ms | \
+         trie, bytes a key | sketch, bytes a key |\n|---|---|---|---|---|---|"
     );
-    println!("|---|---|---|---|---|---|");
     let bases: Vec<Index> = sizes.iter().map(|n| upkeep(*n)).collect();
     for n in sizes {
         let mut base = index_of(*n);

@@ -17,8 +17,8 @@ use consilience::sync::{Chance, Outcome};
 use crate::budget::budget;
 use crate::world::{TAG, World, observe, remove, retract, space};
 
-const SKETCH: u8 = 13;
-const WALK: u8 = 3;
+const SKETCH: usize = 13;
+const WALK: usize = 3;
 
 fn name(at: usize) -> String {
     format!("pattern-{at}")
@@ -67,11 +67,11 @@ fn diverge(world: &mut World, n: usize, d: usize) {
 }
 
 /// The kinds of all frames that travel from now on.
-fn kinds(world: &mut World) -> Rc<RefCell<Vec<u8>>> {
-    let log: Rc<RefCell<Vec<u8>>> = Rc::default();
+fn kinds(world: &mut World) -> Rc<RefCell<Vec<usize>>> {
+    let log: Rc<RefCell<Vec<usize>>> = Rc::default();
     let keep = Rc::clone(&log);
     world.hook = Some(Box::new(move |_, frame: &mut Vec<u8>| {
-        keep.borrow_mut().push(frame[2]);
+        keep.borrow_mut().push(frame[2].into());
         true
     }));
     log

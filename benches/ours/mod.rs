@@ -38,8 +38,8 @@ impl Side {
             Emit::Hello { thorough } => {
                 let standing = self.standing();
                 self.session.announce(standing, Arc::default());
-                let (holes, thorough) = (Vec::new(), *thorough);
-                Frame::Hello(Hello { standing, shape: None, knowledge_rows: 0, holes, thorough })
+                let (gaps, thorough) = (Vec::new(), *thorough);
+                Frame::Hello(Hello { standing, shape: None, knowledge_rows: 0, gaps, thorough })
             }
             Emit::Sketch { cells, strata } => Frame::Sketch {
                 cells: self.index.cells(*cells).expect("a sketch is kept"),

@@ -210,8 +210,8 @@ fn peel(symbols: &mut [Symbol]) -> bool {
 }
 
 fn short(entry: (KeyHash, Digest)) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = element(entry);
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    let hash = element(entry);
+    u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
 }
 
 /// Stops at just the right symbol, which no real receiver can arrange. 8 bytes of element and 8 of

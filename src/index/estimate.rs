@@ -81,7 +81,7 @@ pub(super) fn estimate(cells: &[Cell], strata: &[u8]) -> u64 {
     seen.extend(strata.as_chunks::<BUCKETS>().0.iter().zip(0_u16..).map(look_at_stratum));
     let keys = |step: u32| (f64::from(step) / f64::from(STEPS)).exp2();
     let likelihood = |step: u32| seen.iter().map(|seen| seen.likelihood(keys(step))).sum::<f64>();
-    // Each summand is concave in the number of keys, so there is one summit: an octave, then a step.
+    // Each summand is concave in the number of keys, so there is one summit: first its octave.
     let best = |steps: &mut dyn Iterator<Item = u32>| {
         let all = steps.map(|step| (step, likelihood(step)));
         all.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(step, _)| step)

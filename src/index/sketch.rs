@@ -57,12 +57,9 @@ impl Cell {
     }
 
     fn read(bytes: [u8; CELL_BYTES]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j] = bytes;
-        Self {
-            sum: u32::from_le_bytes([a, b, c, d]),
-            keyed: u32::from_le_bytes([e, f, g, h]),
-            check: u16::from_le_bytes([i, j]),
-        }
+        let word = |first: usize| u32::from_le_bytes(std::array::from_fn(|at| bytes[first + at]));
+        let check = u16::from_le_bytes([bytes[8], bytes[9]]);
+        Self { sum: word(0), keyed: word(4), check }
     }
 }
 
@@ -85,7 +82,7 @@ pub(super) struct Keyed {
 impl Salt {
     pub(super) fn new(salt: [u8; 16]) -> Self {
         let wide = u128::from_le_bytes(salt);
-        Self([wide, wide >> 64].map(|half| low64(half)))
+        Self([wide, wide >> 64].map(low64))
     }
 
     pub(super) fn key(self, stub: Stub) -> Keyed {
@@ -96,10 +93,10 @@ impl Salt {
 
     /// Four bytes of a digest, 0 for no digest and for nothing else.
     fn value(self, digest: Option<Digest>) -> u32 {
-        let Some(Digest([a, b, c, d, e, f, g, h, ..])) = digest else {
+        let Some(Digest(bytes)) = digest else {
             return 0;
         };
-        let word = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let word = u64::from_le_bytes(std::array::from_fn(|at| bytes[at]));
         high32(mix(mix(word ^ self.0[1]) ^ self.0[0])).max(1)
     }
 }

@@ -178,8 +178,8 @@ fn a_first_flight_names_twenty_four_keys_nearly_always_and_a_sized_sketch_its_th
         (0..runs).filter(decoded).count()
     };
     for (d, at_least) in [(1, 200), (8, 198), (16, 198), (24, 192), (32, 180)] {
-        let decoded = decodes(50, d, FIRST_CELLS, 200);
-        assert!(decoded >= at_least, "{decoded} of 200 with {d} differing keys");
+        let told = decodes(50, d, FIRST_CELLS, 200);
+        assert!(told >= at_least, "{told} of 200 with {d} differing keys");
     }
     assert!(decodes(60, 60, FIRST_CELLS, 50) <= 5, "more differ than cells can tell");
     // 1.36 cells a key is the limit for many; 1.6 are ample.

@@ -132,10 +132,9 @@ impl Session {
                 }
             },
         };
+        self.search.plan = plan;
         if self.mine.is_some() {
-            self.follow(plan)
-        } else {
-            self.search.plan = plan
+            self.open_search();
         }
         stubs
     }
@@ -152,11 +151,7 @@ impl Session {
 
     /// Both roots are known and differ: does what the sketch of the peer suggested, or walks.
     pub(super) fn open_search(&mut self) {
-        self.follow(self.search.plan);
-    }
-
-    fn follow(&mut self, plan: Plan) {
-        match plan {
+        match self.search.plan {
             Plan::Exchange => {}
             Plan::Cells(cells) => self.search.cells_due = Some(cells),
             Plan::Walk(level) => {

@@ -5,8 +5,9 @@ mod any;
 
 use consilience::codec::frame::{
     ASKS_MAX, Ask, CELLS_MAX, Envelope, FRAME_BYTES_MAX, Frame, Hello, KNOWLEDGE_ROWS,
-    KNOWLEDGE_ROWS_MAX, MESSAGE_BYTES_MAX, PARTS_MAX, Part, Refusal, STRATA_BYTES_MAX, Scope,
-    Standing, WALK_NODES_MAX, WalkBody, WalkNode, decode_frame, encode_frame,
+    KNOWLEDGE_ROWS_MAX, MESSAGE_BYTES_MAX, Mark, PARTS_MAX, Part, Refusal, STRATA_BYTES_MAX, Scope,
+    Standing, WALK_NODES_MAX, WalkBody, WalkNode, decode_frame, encode_frame, encode_packed,
+    unpack,
 };
 use consilience::codec::{
     DecodeError, GapForm, GapRows, Rumor, decode_content, decode_record, decode_rumor,
@@ -106,8 +107,8 @@ fn walk() -> Frame {
 }
 
 fn parts() -> Frame {
-    let fresh = Part { state: state(), digest: Some(Digest([0x22; 32])), scope: Scope::Fresh };
-    let dead = Part { state: residue(), digest: None, scope: Scope::Whole };
+    let fresh = Part { state: state(), mark: Some(Mark([0x22; 16])), scope: Scope::Fresh };
+    let dead = Part { state: residue(), mark: None, scope: Scope::Whole };
     Frame::Parts(vec![fresh, dead])
 }
 
@@ -136,7 +137,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
             "residue",
             Frame::Residue(vec![Part {
                 state: residue(),
-                digest: Some(Digest([0x22; 32])),
+                mark: Some(Mark([0x22; 16])),
                 scope: Scope::Fresh,
             }]),
         ),
@@ -147,6 +148,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("sketch", Frame::Sketch { cells: (0..20).collect(), strata: vec![0x99; 16] }),
         ("find", Frame::Find(vec![0x0102_0304, 0xf1f2_f3f4])),
         ("unknown", Frame::Unknown(vec![0x0102_0304])),
+        ("packed", Frame::Packed { length: 300, block: vec![0x1f, 0, 1, 0] }),
     ]
 }
 
@@ -226,7 +228,49 @@ fn the_golden_bytes_read_as_the_values_they_were_made_of() {
     assert_eq!(decode_content(&golden["content-int8"]), Ok(encoded(Encoding::Int8)));
     let kinds: std::collections::BTreeSet<u8> =
         frames().iter().map(|(name, _)| golden[name][2]).collect();
-    assert!(kinds.into_iter().eq(0..=15), "a frame kind has no golden example");
+    assert!(kinds.into_iter().eq(0..=16), "a frame kind has no golden example");
+}
+
+// ---- packing
+
+/// A frame of many parts that are much alike, as they are where one run changed them all.
+fn alike(parts: usize) -> Envelope {
+    let part = Part { state: state(), mark: Some(Mark([0x22; 16])), scope: Scope::Fresh };
+    Envelope { frame: Frame::Parts(vec![part; parts]), ends_turn: true }
+}
+
+#[test]
+fn states_that_are_alike_travel_packed_and_all_else_as_it_is() {
+    let envelope = alike(100);
+    let (packed, plain) = (encode_packed(&envelope), encode_frame(&envelope));
+    assert!(packed.len() < plain.len() / 10);
+    assert_eq!(decode_frame(&packed).and_then(unpack), Ok(envelope));
+    for envelope in frames().into_iter().map(|(_, frame)| Envelope { frame, ends_turn: true }) {
+        let is_packed = matches!(envelope.frame, Frame::Packed { .. });
+        assert_eq!(encode_packed(&envelope), encode_frame(&envelope), "packed for nothing");
+        assert!(is_packed || unpack(envelope.clone()) == Ok(envelope));
+    }
+}
+
+#[test]
+fn a_packed_frame_that_lies_about_its_length_its_turn_or_its_kind_is_refused() {
+    let pack = |bytes: &[u8], length: usize, ends_turn| {
+        let frame = Frame::Packed { length, block: lz4_flex::block::compress(bytes) };
+        Envelope { frame, ends_turn }
+    };
+    let inner = encode_frame(&alike(9));
+    assert_eq!(unpack(pack(&inner, inner.len(), true)), Ok(alike(9)));
+    for length in [0, inner.len() - 1, inner.len() + 1, MESSAGE_BYTES_MAX] {
+        assert!(unpack(pack(&inner, length, true)).is_err(), "{length} is not its length");
+    }
+    assert!(unpack(pack(&inner, inner.len(), false)).is_err());
+    let fragment = Frame::Fragment { more: false, bytes: vec![0; 9] };
+    for frame in [fragment, pack(&inner, inner.len(), true).frame] {
+        let bytes = encode_frame(&Envelope { frame, ends_turn: true });
+        assert!(unpack(pack(&bytes, bytes.len(), true)).is_err(), "it may not be packed");
+    }
+    let garbage = Frame::Packed { length: 300, block: vec![0xff; 40] };
+    assert!(unpack(Envelope { frame: garbage, ends_turn: true }).is_err());
 }
 
 // ---- damage
@@ -310,6 +354,7 @@ fn frame_counts() -> Vec<(u8, Vec<u8>, usize)> {
         (13, vec![0], STRATA_BYTES_MAX),
         (14, vec![], ASKS_MAX),
         (15, vec![], ASKS_MAX),
+        (16, vec![], MESSAGE_BYTES_MAX),
     ]
 }
 
@@ -380,7 +425,7 @@ fn depths_leaves_and_whole_rumors_beyond_their_limits_are_refused() {
     assert!(over(decode_rumor(&long).map(drop)));
     let unknown = |read: Decoded| matches!(read, Err(DecodeError::Unknown { .. }));
     assert!(unknown(read_frame(3, &[9, 0])));
-    assert!(unknown(read_frame(16, &[])));
+    assert!(unknown(read_frame(17, &[])));
     assert!(unknown(read_frame(5, &[1, 4])));
     assert!(unknown(decode_frame(&[0x94, 2, 0, 0xc2, 0xc4, 0]).map(drop)));
 }
@@ -429,7 +474,7 @@ proptest! {
     #[test]
     fn every_frame_of_every_kind_survives_the_round_trip(seed: u64, ends_turn: bool) {
         let mut any = Any(Chance::new(seed));
-        for kind in 0..16 {
+        for kind in 0..17 {
             let envelope = Envelope { frame: any.frame(kind), ends_turn };
             prop_assert_eq!(decode_frame(&encode_frame(&envelope)), Ok(envelope));
         }

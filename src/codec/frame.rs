@@ -1,6 +1,7 @@
 //! The wire grammar of a session: one bounded frame, one meaning.
 //! It must never know which frame may follow which.
 
+mod packed;
 mod sketch;
 mod walk;
 
@@ -11,6 +12,8 @@ use super::gaps::{GapRows, put_gaps, read_gaps};
 use super::record::{decode_content, decode_record, encode_content, encode_record};
 use crate::lattice::VersionVector;
 use crate::pattern::{Content, DIMENSION_MAX, Digest, Encoding, KeyHash, Pattern, Shape};
+pub use packed::{encode_packed, unpack};
+use packed::{put_packed, read_packed};
 pub use sketch::{CELL_BYTES, CELLS_MAX, STRATA_BYTES_MAX};
 use sketch::{put_sketch, put_stubs, read_sketch, read_stubs};
 use walk::{put_walk, read_walk};
@@ -95,13 +98,24 @@ pub enum Scope {
     Whole,
 }
 
+/// The first half of a digest, as a part has it: it tells states apart, and of a part it is half
+/// of what does not become shorter. Roots hold whole digests, and have the last word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark(pub [u8; 16]);
+
+impl From<Digest> for Mark {
+    fn from(digest: Digest) -> Self {
+        Self(std::array::from_fn(|at| digest.0[at]))
+    }
+}
+
 /// What travels for one key: its context, and the live entries in scope.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     /// Id, context and entries.
     pub state: Pattern,
-    /// The digest of the whole live part at the sender, `None` for a dead pattern.
-    pub digest: Option<Digest>,
+    /// The mark of the whole live part at the sender, `None` for a dead pattern.
+    pub mark: Option<Mark>,
     /// What was left out.
     pub scope: Scope,
 }
@@ -184,6 +198,13 @@ pub enum Frame {
     Find(Vec<Stub>),
     /// I hold no key that begins like this.
     Unknown(Vec<Stub>),
+    /// A frame as a block of LZ4.
+    Packed {
+        /// Its bytes when unpacked.
+        length: usize,
+        /// The block.
+        block: Vec<u8>,
+    },
 }
 
 /// A frame and whether it ends the sender's turn.
@@ -254,6 +275,7 @@ fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
         Frame::Gone(keys) => put_list(&mut out, keys, |out, key| out.extend_from_slice(&key.0)),
         Frame::Sketch { cells, strata } => put_sketch(&mut out, cells, strata),
         Frame::Find(stubs) | Frame::Unknown(stubs) => put_stubs(&mut out, stubs),
+        Frame::Packed { length, block } => put_packed(&mut out, *length, block),
     }
     (kind_of(frame), out)
 }
@@ -276,6 +298,7 @@ const fn kind_of(frame: &Frame) -> u8 {
         Frame::Sketch { .. } => 13,
         Frame::Find(_) => 14,
         Frame::Unknown(_) => 15,
+        Frame::Packed { .. } => 16,
     }
 }
 
@@ -321,6 +344,7 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
         13 => read_sketch(&mut reader)?,
         14 => Frame::Find(read_stubs(&mut reader)?),
         15 => Frame::Unknown(read_stubs(&mut reader)?),
+        16 => read_packed(&mut reader)?,
         _ => {
             return Err(DecodeError::Unknown { what: "a frame kind", value: kind.into() });
         }
@@ -391,23 +415,23 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape, DecodeError> {
 }
 
 fn put_part(out: &mut Vec<u8>, part: &Part) {
-    out.push(scope_code(part.scope) | (u8::from(part.digest.is_some()) << 1));
-    part.digest.iter().for_each(|digest| out.extend_from_slice(&digest.0));
+    out.push(scope_code(part.scope) | (u8::from(part.mark.is_some()) << 1));
+    part.mark.iter().for_each(|mark| out.extend_from_slice(&mark.0));
     put_bytes(out, &encode_record(&part.state));
 }
 
 fn read_part(reader: &mut Reader<'_>) -> Result<Part, DecodeError> {
     let flags = reader.byte("part flags")?;
     let scope = read_scope(flags & 1)?;
-    let digest = match flags >> 1 {
+    let mark = match flags >> 1 {
         0 => None,
-        1 => Some(Digest(reader.array("a state digest")?)),
+        1 => Some(Mark(reader.array("a mark")?)),
         _ => {
             return Err(DecodeError::Unknown { what: "part flags", value: flags.into() });
         }
     };
     let state = decode_record(reader.sized(MESSAGE_BYTES_MAX, "a record")?)?;
-    Ok(Part { state, digest, scope })
+    Ok(Part { state, mark, scope })
 }
 
 fn read_ask(reader: &mut Reader<'_>) -> Result<Ask, DecodeError> {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::Replica;
 use super::exchange::Live;
 use crate::codec::frame::{
-    Envelope, Frame, Hello, MESSAGE_BYTES_MAX, Part, Refusal, Scope, WalkNode, decode_frame,
+    Envelope, Frame, Hello, MESSAGE_BYTES_MAX, Mark, Part, Refusal, Scope, WalkNode, decode_frame,
+    unpack,
 };
-use crate::codec::{key_hash, state_digest};
+use crate::codec::{content_digest, key_hash, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
 use crate::pattern::{Content, Digest, Encoding, KeyHash, Knowledge, Pattern, ReplicaId, Shape};
@@ -19,6 +20,10 @@ use crate::table::TableError;
 
 /// Missing content asked for in one session beyond what its own parts name.
 const WANTS_PER_SESSION: usize = 4_096;
+
+/// Episodes of a state of which each is tried as the one that was retracted: 64 hashes of 64
+/// episodes take less than asking again.
+const GUESSED_EPISODES_MAX: usize = 64;
 
 /// Why a session is broken off.
 pub(super) struct Broken(pub(super) Refusal, pub(super) String);
@@ -68,6 +73,7 @@ impl Replica {
             let whole = std::mem::take(&mut live.assembly);
             envelope = decode_frame(&whole).map_err(malformed)?;
         }
+        envelope = unpack(envelope).map_err(malformed)?;
         self.hear_message(session, envelope, rows)
     }
 
@@ -103,7 +109,9 @@ impl Replica {
             Frame::Refuse(refusal, detail) => {
                 return Err(Broken(refusal, format!("the peer refused: {detail}")).into());
             }
-            Frame::Fragment { .. } => return Err(Broken::malformed("a nested fragment").into()),
+            Frame::Fragment { .. } | Frame::Packed { .. } => {
+                return Err(Broken::malformed("a nested fragment").into());
+            }
             _ if !introduced => {
                 return Err(Broken::malformed("payload before an introduction").into());
             }
@@ -287,7 +295,7 @@ impl Replica {
         let live = self.live(session)?;
         live.own_changes += u64::from(change.before != change.after);
         missing.into_iter().for_each(|digest| live.session.ask_content(digest));
-        if change.after != part.digest {
+        if change.after.map(Mark::from) != part.mark {
             live.session.ship(key, Scope::Fresh);
         }
         Ok(())
@@ -321,7 +329,9 @@ impl Replica {
         rows: &mut Overlay<'_>,
     ) -> Result<(), Trouble> {
         for content in contents {
-            self.live(session)?.report.contents.0 += 1;
+            let live = self.live(session)?;
+            live.report.contents.0 += 1;
+            live.session.on_content(&content_digest(&content));
             match self.keep_content(rows, &content) {
                 Err(error @ TableError::Shape { .. }) => {
                     return Err(Broken(Refusal::ShapeDiffers, error.to_string()).into());
@@ -344,7 +354,7 @@ impl Replica {
         }
         self.check_pattern_claims(&part.state, rows)?;
         let key = key_hash(self.table.id(), &part.state.id);
-        if self.index.get(&key) != part.digest {
+        if self.index.get(&key).map(Mark::from) != part.mark {
             // It changed since the walk: another session will see to it.
             self.live(session)?.session.mark_incomplete();
             return Ok(());
@@ -369,16 +379,18 @@ fn rebuild(
     mine: Option<&Pattern>,
     announced: &VersionVector,
 ) -> Result<Option<Pattern>, Broken> {
-    if part.scope == Scope::Whole || part.digest.is_none() {
-        let honest = state_digest(&part.state) == part.digest;
+    let fits = |state: &Pattern| state_digest(state).map(Mark::from) == part.mark;
+    if part.scope == Scope::Whole || part.mark.is_none() {
+        let honest = fits(&part.state);
         let lie = || Broken::malformed("a part that does not match its digest");
         return honest.then(|| Some(part.state.clone())).ok_or_else(lie);
     }
     let assumed = mine.map(|mine| mine.filtered(|dot| announced.covers(dot)));
-    for guess in guesses(part, assumed.as_ref()) {
+    let guesses = guesses(part, assumed.as_ref()).into_iter();
+    for guess in guesses.chain(assumed.iter().flat_map(without_one)) {
         let mut theirs = part.state.clone();
         theirs.overlay(&guess);
-        if state_digest(&theirs) == part.digest {
+        if fits(&theirs) {
             return Ok(Some(theirs));
         }
     }
@@ -403,4 +415,14 @@ fn guesses(part: &Part, assumed: Option<&Pattern>) -> Vec<Pattern> {
     let mut guesses = vec![redescribed, replaced, assumed.clone()];
     guesses.dedup();
     guesses
+}
+
+/// The state less each of its episodes in turn: what is left where one was retracted.
+fn without_one(assumed: &Pattern) -> impl Iterator<Item = Pattern> + '_ {
+    let few = Some(assumed.episodes.len()).filter(|episodes| *episodes <= GUESSED_EPISODES_MAX);
+    (0..few.unwrap_or(0)).map(|at| {
+        let mut rest = assumed.clone();
+        rest.episodes.remove(at);
+        rest
+    })
 }

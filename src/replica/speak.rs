@@ -7,7 +7,7 @@ use super::exchange::Live;
 use super::{Output, Replica};
 use crate::codec::frame::{
     ASKS_MAX, Envelope, FRAGMENT_BYTES, FRAME_BYTES_GOAL, FRAME_BYTES_MAX, Frame, Hello,
-    KNOWLEDGE_ROWS_MAX, PARTS_MAX, Part, Scope, encode_frame,
+    KNOWLEDGE_ROWS_MAX, Mark, PARTS_MAX, Part, Scope, encode_frame, encode_packed,
 };
 use crate::codec::{GapRows, encode_content, encode_record, state_digest};
 use crate::disk::Overlay;
@@ -146,7 +146,11 @@ impl Replica {
             };
             match self.part(session, key, scope, rows)? {
                 Some(part) => {
-                    bytes += encode_record(&part.state).len() + 40;
+                    bytes += encode_record(&part.state).len() + 24;
+                    if let Some(live) = self.sessions.get_mut(&session) {
+                        let contents = part.state.contents.iter();
+                        contents.for_each(|entry| live.session.send_along(entry.digest));
+                    }
                     parts.push(part);
                 }
                 None => gone.push(key),
@@ -180,7 +184,7 @@ impl Replica {
         let Some(mut state) = self.table.load(rows, key)? else {
             return Ok(None);
         };
-        let digest = state_digest(&state);
+        let mark = state_digest(&state).map(Mark::from);
         let scope = if live.session.is_thorough() { Scope::Whole } else { scope };
         if scope == Scope::Fresh
             && let Some(known) = live.session.their_knowledge()
@@ -191,7 +195,7 @@ impl Replica {
         if let Some(announced) = live.session.announced() {
             state.context = state.context.beyond(announced.of(key));
         }
-        Ok(Some(Part { state, digest, scope }))
+        Ok(Some(Part { state, mark, scope }))
     }
 
     fn contents(&mut self, session: SessionId, rows: &Overlay<'_>) -> Result<Frame, TableError> {
@@ -232,7 +236,8 @@ impl Replica {
                 continue;
             };
             let state = Pattern { context, ..Pattern::new(held.id.clone()) };
-            parts.push(Part { state, digest: state_digest(&held), scope: Scope::Fresh });
+            let mark = state_digest(&held).map(Mark::from);
+            parts.push(Part { state, mark, scope: Scope::Fresh });
         }
         Ok(parts.chunks(RESIDUE_PER_FRAME).map(|page| Frame::Residue(page.to_vec())).collect())
     }
@@ -240,7 +245,7 @@ impl Replica {
 
 /// Cuts what does not fit into one frame.
 fn enqueue(live: &mut Live, frame: Frame, ends_turn: bool) {
-    let bytes = encode_frame(&Envelope { frame, ends_turn });
+    let bytes = encode_packed(&Envelope { frame, ends_turn });
     if bytes.len() <= FRAME_BYTES_MAX {
         live.pending.push_back(bytes);
         return;

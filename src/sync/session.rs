@@ -6,6 +6,7 @@
 //! succession the session is complete. See `src/codec/README.md` for the grammar.
 
 mod bounds;
+mod contents;
 mod search;
 mod walk;
 
@@ -149,6 +150,7 @@ pub struct Session {
     contents: VecDeque<Digest>,
     shipped: u64,
     contents_shipped: u64,
+    sent_along: BTreeSet<Digest>,
     said_something: bool,
     residue_sent: bool,
     i_am_done: bool,
@@ -179,6 +181,7 @@ impl Session {
             contents: VecDeque::new(),
             shipped: 0,
             contents_shipped: 0,
+            sent_along: BTreeSet::new(),
             said_something: false,
             residue_sent: false,
             i_am_done: false,
@@ -280,13 +283,6 @@ impl Session {
         }
     }
 
-    /// The peer asks for content.
-    pub fn on_ask_content(&mut self, digests: Vec<Digest>) {
-        if self.fits(self.contents.len() + digests.len()) {
-            self.contents.extend(digests);
-        }
-    }
-
     /// The peer has nothing more to say.
     pub fn on_done(&mut self, standing: Standing, quiet: bool, complete: bool) {
         self.their_done = Some((standing, quiet, complete));
@@ -326,13 +322,6 @@ impl Session {
         let entry = self.asks.entry(key).or_insert(scope);
         if scope == Scope::Whole {
             *entry = Scope::Whole;
-        }
-    }
-
-    /// This content is wanted from the peer.
-    pub fn ask_content(&mut self, digest: Digest) {
-        if self.content_asks.contains(&digest) || self.fits(self.content_asks.len() + 1) {
-            self.content_asks.insert(digest);
         }
     }
 
@@ -453,16 +442,6 @@ impl Session {
             }
         }
         None
-    }
-
-    /// The next content asked for.
-    pub fn next_content(&mut self) -> Option<Digest> {
-        if !self.may_ship(self.contents_shipped) {
-            self.contents.clear();
-        }
-        let content = self.contents.pop_front();
-        self.contents_shipped += u64::from(content.is_some());
-        content
     }
 
     /// Settles what was just said. True iff it ends the turn. Done always does; `root` and `quiet`

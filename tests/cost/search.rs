@@ -12,8 +12,8 @@ use crate::golden::assert_golden;
 use crate::world::World;
 
 /// Frame kinds that carry what differs, not the search for it: Parts, `AskContent`, Contents,
-/// Residue, Gone and Unknown.
-const PAYLOAD: [u8; 6] = [5, 6, 7, 8, 12, 15];
+/// Residue, Gone, Unknown and Packed.
+const PAYLOAD: [u8; 7] = [5, 6, 7, 8, 12, 15, 16];
 /// Those after which the listener may have to send something: Hello, Walk, Ask, Sketch, Find.
 const SEARCH: [u8; 5] = [1, 3, 4, 13, 14];
 

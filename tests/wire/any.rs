@@ -2,7 +2,7 @@
 //! It must never know what is done with them.
 
 use consilience::codec::frame::{
-    Ask, CELL_BYTES, Frame, Hello, Part, Refusal, Scope, Standing, Stub, WalkBody, WalkNode,
+    Ask, CELL_BYTES, Frame, Hello, Mark, Part, Refusal, Scope, Standing, Stub, WalkBody, WalkNode,
 };
 use consilience::codec::{GapForm, GapRows};
 use consilience::lattice::{Actor, Dot};
@@ -103,8 +103,8 @@ impl Any {
 
     fn part(&mut self) -> Part {
         let scope = if self.flag() { Scope::Fresh } else { Scope::Whole };
-        let digest = self.flag().then(|| Digest(self.bytes()));
-        Part { state: self.state(), digest, scope }
+        let mark = self.flag().then(|| Mark(self.bytes()));
+        Part { state: self.state(), mark, scope }
     }
 
     fn node(&mut self, cut: usize) -> WalkNode {
@@ -188,7 +188,8 @@ impl Any {
                 Frame::Sketch { cells, strata: self.list(224, |any| any.bytes::<1>()[0]) }
             }
             14 => Frame::Find(self.list(9, Self::stub)),
-            _ => Frame::Unknown(self.list(9, Self::stub)),
+            15 => Frame::Unknown(self.list(9, Self::stub)),
+            _ => Frame::Packed { length: self.below(1_000), block: self.bytes::<99>().to_vec() },
         }
     }
 

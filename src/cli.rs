@@ -16,8 +16,10 @@ mod look;
 mod migrate;
 mod output;
 mod repair;
+mod report;
 #[cfg(feature = "net")]
 mod serve;
+mod simulate;
 mod source;
 #[cfg(feature = "net")]
 mod sync;
@@ -114,6 +116,10 @@ enum Verb {
     Retract(change::RetractArguments),
     /// Remove patterns.
     Remove(change::RemoveArguments),
+    /// Simulate a cluster in this process, and how news spreads in it.
+    Simulate(simulate::SimulateArguments),
+    /// Make a page of what `simulate -o` wrote.
+    Report(report::ReportArguments),
     /// List the peers of the running node.
     #[cfg(feature = "net")]
     Peers,
@@ -189,6 +195,8 @@ impl Verb {
             Self::Repair(arguments) => repair::repair(common, arguments, out),
             Self::Retract(arguments) => change::retract(common, arguments, out),
             Self::Remove(arguments) => change::remove(common, arguments, out),
+            Self::Simulate(arguments) => simulate::simulate(arguments, out),
+            Self::Report(arguments) => report::report(arguments, out),
             #[cfg(feature = "net")]
             Self::Peers => look::peers(common, out),
             #[cfg(feature = "net")]

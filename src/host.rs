@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::disk::{Batch, Disk, DiskError, Overlay};
 use crate::migrations::{self, MigrationError};
 use crate::pattern::{ReplicaId, Shape, SpaceId, Write, WriteReport};
+use crate::planted::{self, Bug};
 use crate::port::{NetInput, NetOutput, Peer, SessionId, SpaceTag, Verdict};
 use crate::replica::{Absorb, Output, Replica, Trust, View};
 use crate::sync::{Chance, Millis};
@@ -137,6 +138,9 @@ impl Host {
             _ => ReplicaId(chance.draw()),
         };
         table::replica_id(&mut rows, Some(me))?;
+        if planted::is(Bug::SameActorAgain) {
+            chance = Chance::new(me.0);
+        }
         let mut replicas = BTreeMap::new();
         for table in table::checked_catalogue(&rows)? {
             let id = table.id().clone();
@@ -204,6 +208,7 @@ impl Host {
     /// it hears, and must not speak of what it cannot keep.
     fn decline(&mut self, input: &Input, failure: String) -> Result<Reply, StepError> {
         match input {
+            Input::Write(..) if planted::is(Bug::ReadOnlySaysYes) => {}
             Input::Create(_) | Input::CreateAs(..) | Input::Write(..) | Input::Absorb(..) => {
                 return Err(StepError::ReadOnly(failure));
             }
@@ -399,11 +404,16 @@ impl Host {
         let accounts = self.stage_accounts();
         let staged = std::mem::take(&mut self.staged);
         if !staged.is_empty() {
-            let durable = accounts.and_then(|()| self.disk.commit(&staged));
-            if let Err(error) = durable.and_then(|()| self.disk.flush()) {
-                self.outputs.clear();
+            let durable = accounts.and_then(|()| self.put(&staged));
+            if let Err(error) = durable.and_then(|()| self.flush()) {
+                if !planted::is(Bug::OutputOfFailedCommit) {
+                    self.outputs.clear();
+                }
                 self.failure.get_or_insert(error.to_string());
                 for space in self.spaces() {
+                    if planted::is(Bug::FailedCommitStays) {
+                        break;
+                    }
                     self.reload(&space, None);
                 }
                 self.staged.clear();
@@ -411,6 +421,30 @@ impl Host {
             }
         }
         Ok(std::mem::take(&mut self.outputs))
+    }
+
+    fn put(&mut self, staged: &Batch) -> Result<(), DiskError> {
+        if planted::is(Bug::KnowledgeBeforeStates) {
+            let (mut known, mut rest) = (Batch::default(), Batch::default());
+            for (key, value) in staged.iter() {
+                let batch = if key.starts_with(b"k") { &mut known } else { &mut rest };
+                match value {
+                    Some(value) => batch.put(key, value),
+                    None => batch.delete(key),
+                }
+            }
+            self.disk.commit(&known)?;
+            self.disk.flush()?;
+            return self.disk.commit(&rest);
+        }
+        self.disk.commit(staged)
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        if planted::is(Bug::AckBeforeFlush) {
+            return Ok(());
+        }
+        self.disk.flush()
     }
 
     /// What the rows of each space that changed add up to goes into the same batch.

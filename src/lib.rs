@@ -7,6 +7,8 @@
 //! The modules below stand in rows; a module uses only rows above it in this list.
 
 pub mod lattice;
+#[doc(hidden)]
+pub mod planted;
 
 pub mod pattern;
 
@@ -28,6 +30,7 @@ pub mod replica;
 pub mod host;
 
 pub mod engine;
+pub mod sim;
 
 #[cfg(feature = "net")]
 pub mod net;

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::lattice::{Dot, Entry, VersionVector, join_entries};
+use crate::planted::{self, Bug};
 pub use content::{Content, ContentError, DIMENSION_MAX, LABEL_BYTES_MAX};
 pub use edit::{Contribution, Delta, DeltaOutcome, Edit, Kills};
 pub use encoding::{Encoding, Shape};
@@ -123,11 +124,18 @@ impl Pattern {
     /// the context still says so.
     #[must_use]
     pub fn join(&self, mine: &VersionVector, theirs: &Self, their_floor: &VersionVector) -> Self {
-        let (my_context, their_context) = (self.shown(mine), theirs.shown(their_floor));
-        let mine_saw = |dot: Dot| my_context.covers(dot) || mine.covers(dot);
-        let theirs_saw = |dot: Dot| their_context.covers(dot) || their_floor.covers(dot);
+        let nothing = &VersionVector::new();
+        let bare = |bug, floor| if planted::is(bug) { nothing } else { floor };
+        let mine = bare(Bug::JoinWithoutOurFloor, mine);
+        let their_floor = bare(Bug::JoinWithoutTheirFloor, their_floor);
+        let (my_context, mut their_context) = (self.shown(mine), theirs.shown(their_floor));
         let mut context = my_context.clone().into_owned();
         context.join(&their_context);
+        if planted::is(Bug::JoinWithoutTheirContext) {
+            their_context = Cow::Borrowed(nothing);
+        }
+        let mine_saw = |dot: Dot| my_context.covers(dot) || mine.covers(dot);
+        let theirs_saw = |dot: Dot| their_context.covers(dot) || their_floor.covers(dot);
         let mut joined = Self {
             id: self.id.clone(),
             context,
@@ -136,6 +144,7 @@ impl Pattern {
             contents: join_entries(&self.contents, &theirs.contents, mine_saw, theirs_saw),
         };
         joined.include_live_dots(mine);
+        joined.plant_bugs(self, theirs);
         joined
     }
 
@@ -148,6 +157,19 @@ impl Pattern {
         let mut context = self.context.clone();
         self.live_dots().for_each(|dot| context.include(dot));
         Cow::Owned(context)
+    }
+
+    /// What a wrong merge would do; nothing in a product.
+    fn plant_bugs(&mut self, mine: &Self, theirs: &Self) {
+        if planted::is(Bug::TieKeptLocal) && !mine.contents.is_empty() {
+            self.contents.clone_from(&mine.contents);
+        }
+        if planted::is(Bug::AveragingMerge) && mine.opinions != theirs.opinions {
+            opinion::average(&mut self.opinions);
+        }
+        if planted::is(Bug::PruneInJoin) {
+            opinion::prune(&mut self.opinions);
+        }
     }
 
     /// What is live has been seen: entries that only the other side's floor covered enter the
@@ -166,7 +188,7 @@ impl Pattern {
     /// As [`Pattern::forget`], with the floor as a question.
     pub fn forget_where(&mut self, implied: impl Fn(Dot) -> bool) -> bool {
         let before = self.context.len();
-        self.context.retain(|dot| !implied(dot));
+        self.context.retain(|dot| !implied(dot) && !planted::is(Bug::ForgetEverything));
         self.context.len() != before
     }
 

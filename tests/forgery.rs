@@ -29,7 +29,7 @@ fn actor_of(world: &World, node: usize, id: &str) -> Actor {
 
 /// What a dump or a session brings, taken in by one node as if it were true.
 fn absorb(world: &mut World, node: usize, states: Vec<Pattern>, floor: VersionVector) {
-    let absorb = Absorb { states, floor, complete: true, ..Absorb::default() };
+    let absorb = Absorb { states, floor, complete: world.life(node), ..Absorb::default() };
     world.step(node, Input::Absorb(space(), absorb)).unwrap();
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `CONSILIENCE_CASES` says how many histories each law meets; a failure prints how to replay it.
 
+mod exhaustive;
 mod history;
 mod reference;
 

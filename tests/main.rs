@@ -36,15 +36,21 @@ mod lost;
 mod migrations;
 #[cfg(all(feature = "cli", feature = "net", target_os = "linux"))]
 mod net;
+#[cfg(feature = "planted")]
+mod planted;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod power;
 mod regression;
 mod repair;
+#[cfg(feature = "cli")]
+mod report;
+mod rounds;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod scenario;
 mod search;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod shim;
+mod simulation;
 mod sketch;
 #[cfg(feature = "store")]
 mod space;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Citation, Description, Digest, EpisodeId, Opinion, Pattern, PatternId, Voice};
 use crate::lattice::{Actor, Dot, VersionVector};
+use crate::planted::{self, Bug};
 
 /// What one consolidation run says of one pattern.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -89,6 +90,10 @@ impl Pattern {
                 let episodes = self.episodes.iter().filter(gone).cloned().collect();
                 (Contribution::default(), Kills { episodes, ..Kills::default() })
             }
+            Edit::Remove if planted::is(Bug::HalfRemoval) => {
+                let episodes = self.episodes.clone();
+                (Contribution::default(), Kills { episodes, ..Kills::default() })
+            }
             Edit::Remove => (
                 Contribution::default(),
                 Kills {
@@ -148,7 +153,8 @@ impl Pattern {
             return DeltaOutcome::Covered;
         }
         let live = |dot: Dot| self.live_dots().any(|held| held == dot);
-        if !delta.builds_on().all(|dot| seen(dot) || live(dot)) {
+        let stands = delta.builds_on().all(|dot| seen(dot) || live(dot));
+        if !stands && !planted::is(Bug::DeltaWithoutBase) {
             return DeltaOutcome::Gap;
         }
         let kills = &delta.kills;

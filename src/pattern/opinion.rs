@@ -173,6 +173,23 @@ pub fn summarise(voices: &[Voice]) -> Option<Summary> {
     Tally::of(voices).map(|tally| tally.summary())
 }
 
+/// The bug of all merges that average: what no replica ever said.
+pub(super) fn average(voices: &mut [Voice]) {
+    if let Some(mean) = summarise(voices).map(|summary| summary.mean) {
+        voices.iter_mut().for_each(|voice| voice.opinion.confidence = mean);
+    }
+}
+
+/// The bug of pruning what reading leaves out: two sides may prune each other's.
+pub(super) fn prune(voices: &mut Vec<Voice>) {
+    let all = voices.clone();
+    voices.retain(|one| {
+        let same = all.iter().filter(|other| other.opinion.replica == one.opinion.replica);
+        same.map(|other| (other.opinion.at_ms, other.dot)).max()
+            == Some((one.opinion.at_ms, one.dot))
+    });
+}
+
 fn divide_half_even(sum: u128, by: u128) -> u32 {
     let (quotient, twice) = (sum / by, 2 * (sum % by));
     let up = twice > by || (twice == by && quotient % 2 == 1);

@@ -12,6 +12,7 @@ use crate::pattern::{
     Content, Contribution, Delta, DeltaOutcome, Digest, Edit, Encoding, KeyHash, Observation,
     Opinion, Pattern, PatternId, Ratio, Shape, Write, WriteReport,
 };
+use crate::planted::{self, Bug};
 use crate::sync::Millis;
 use crate::table::{Change, TableError};
 
@@ -177,6 +178,7 @@ impl Replica {
         let actor = self.actor;
         let dot = self.next_dot();
         let previous = self.previous.get(&key).copied().unwrap_or(0);
+        let previous = if planted::is(Bug::DeltaWithoutPrevious) { 0 } else { previous };
         let Some(delta) = after.plan(edit, dot, previous) else {
             (self.counter, self.actor) = (counter, actor);
             return Ok(Change { before: unchanged, after: unchanged });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Chance, Millis};
 use crate::codec::frame::Standing;
+use crate::planted::{self, Bug};
 use crate::port::Peer;
 
 /// The interval right after a change.
@@ -118,7 +119,7 @@ impl Peers {
     pub fn failed(&mut self, peer: Peer, now: Millis) {
         let jitter = self.chance.below(BACKOFF_MS / 2);
         if let Some(known) = self.known.get_mut(&peer) {
-            known.busy = false;
+            known.busy = planted::is(Bug::FailedPeerStaysBusy);
             known.wanted = true;
             let doublings = known.failures.min(BACKOFF_DOUBLINGS_MAX);
             known.failures = known.failures.saturating_add(1);

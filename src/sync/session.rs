@@ -7,6 +7,7 @@
 
 mod bounds;
 mod contents;
+mod owed;
 mod search;
 mod walk;
 
@@ -15,9 +16,10 @@ use std::sync::Arc;
 
 use crate::codec::GapRows;
 use crate::codec::frame::{ASKS_MAX, Ask, Hello, KNOWLEDGE_ROWS, Scope, Standing, Stub};
-use crate::index::{Index, Prefix};
+use crate::index::Prefix;
 use crate::lattice::VersionVector;
 use crate::pattern::{Digest, KeyHash, Knowledge};
+use crate::planted::{self, Bug};
 use search::Search;
 pub use search::{Finder, stub_of};
 pub use walk::show;
@@ -243,7 +245,9 @@ impl Session {
     pub fn on_beat(&mut self, theirs: Standing, mine: Option<Standing>) -> bool {
         match self.turns {
             0 => {
-                self.beat_due = mine == Some(theirs);
+                let roots = mine.is_some_and(|mine| mine.root == theirs.root);
+                let alone = planted::is(Bug::BeatComparesRootsAlone) && roots;
+                self.beat_due = mine == Some(theirs) || alone;
                 self.hello_due = !self.beat_due;
                 true
             }
@@ -276,13 +280,6 @@ impl Session {
         self.theirs.as_mut().is_some_and(|theirs| theirs.take(rows))
     }
 
-    /// The peer asks for keys.
-    pub fn on_ask(&mut self, asks: &[Ask]) {
-        for ask in asks {
-            self.ship(ask.key, ask.scope);
-        }
-    }
-
     /// The peer has nothing more to say.
     pub fn on_done(&mut self, standing: Standing, quiet: bool, complete: bool) {
         self.their_done = Some((standing, quiet, complete));
@@ -297,33 +294,14 @@ impl Session {
             self.finish(root, quiet);
         }
         self.i_am_done = false;
+        if planted::is(Bug::KnowledgeTooSoon) && self.their_knowledge().is_some() {
+            self.outcome = Some(Outcome::Complete);
+        }
         self.start_walk_if_due();
         self.turns <= SESSION_TURNS_MAX
     }
 
     // ---- deciding
-
-    /// This key's part is owed to the peer.
-    pub fn ship(&mut self, key: KeyHash, scope: Scope) {
-        if !self.ship.contains_key(&key) && !self.fits(self.ship.len() + 1) {
-            return;
-        }
-        let entry = self.ship.entry(key).or_insert(scope);
-        if scope == Scope::Whole {
-            *entry = Scope::Whole;
-        }
-    }
-
-    /// This key's part is wanted from the peer.
-    pub fn ask(&mut self, key: KeyHash, scope: Scope) {
-        if !self.asks.contains_key(&key) && !self.fits(self.asks.len() + 1) {
-            return;
-        }
-        let entry = self.asks.entry(key).or_insert(scope);
-        if scope == Scope::Whole {
-            *entry = Scope::Whole;
-        }
-    }
 
     /// Something was found that this session cannot close.
     pub fn mark_incomplete(&mut self) {
@@ -372,7 +350,7 @@ impl Session {
             return emit;
         }
         debug_assert!(!self.said_something, "a turn ends with the last thing owed");
-        if !self.residue_sent {
+        if !self.residue_sent && !planted::is(Bug::NoResidue) {
             self.residue_sent = true;
             return Some(Emit::Residue);
         }
@@ -412,36 +390,6 @@ impl Session {
             return Some(Emit::Parts);
         }
         (!self.contents.is_empty()).then_some(Emit::Contents)
-    }
-
-    /// The next key whose part is owed. O(log n).
-    pub fn next_part(&mut self, index: &Index) -> Option<(KeyHash, Scope)> {
-        if !self.may_ship(self.shipped) {
-            self.ship.clear();
-            self.ranges.clear();
-            return None;
-        }
-        let part = self.next_shipped(index);
-        self.shipped += u64::from(part.is_some());
-        part
-    }
-
-    fn next_shipped(&mut self, index: &Index) -> Option<(KeyHash, Scope)> {
-        if let Some((key, scope)) = self.ship.pop_first() {
-            return Some((key, scope));
-        }
-        while let Some(range) = self.ranges.front_mut() {
-            let page = index.entries(&range.prefix, range.after, 1);
-            let Some((key, _)) = page.first() else {
-                self.ranges.pop_front();
-                continue;
-            };
-            range.after = Some(*key);
-            if !range.skip.contains(key) {
-                return Some((*key, Scope::Fresh));
-            }
-        }
-        None
     }
 
     /// Settles what was just said. True iff it ends the turn. Done always does; `root` and `quiet`

@@ -48,7 +48,7 @@ mod tests {
     use crate::codec::frame::{Scope, WalkBody, WalkNode};
     use crate::index::Index;
     use crate::pattern::Digest;
-    use crate::sync::Start;
+    use crate::sync::{Finder, Start};
 
     const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_names_ever_more_keys_is_remembered_32768_and_the_session_is_incomplete() {
-        let mut session = Session::new(Start::Await);
+        let mut session = Session::new(Start::Await, Finder::Walk);
         for number in 0..OWED_MAX {
             session.ask(key(number), Scope::Fresh);
             session.ship(key(number), Scope::Fresh);
@@ -88,7 +88,7 @@ mod tests {
             index.set(key(number), Some(Digest([7; 32])));
         }
         index.refresh();
-        let mut session = Session::new(Start::Await);
+        let mut session = Session::new(Start::Await, Finder::Walk);
         let standing = crate::codec::frame::Standing {
             root: index.root(),
             patterns: patterns as u64,

@@ -7,6 +7,7 @@ use super::Session;
 use crate::codec::frame::{Scope, WalkBody, WalkNode};
 use crate::index::{Index, Node, Prefix};
 use crate::pattern::{Digest, KeyHash};
+use crate::planted::{self, Bug};
 
 impl Session {
     /// Nodes of the peer's trie. Queues what is only here or only there; returns what differs.
@@ -42,6 +43,7 @@ impl Session {
     ) {
         for (key, digest) in theirs {
             match index.get(key) {
+                None if planted::is(Bug::WalkAsksForNothing) => {}
                 None => self.ask(*key, Scope::Fresh),
                 Some(mine) if shorten(mine, cut) == *digest => {}
                 Some(_) => differing.push(*key),
@@ -49,7 +51,7 @@ impl Session {
         }
         let skip: BTreeSet<KeyHash> = theirs.iter().map(|(key, _)| *key).collect();
         let page = index.entries(&prefix, None, skip.len() + 1);
-        if page.iter().any(|(key, _)| !skip.contains(key)) {
+        if page.iter().any(|(key, _)| !skip.contains(key)) && !planted::is(Bug::WalkShipsNothing) {
             self.ship_range(prefix, skip);
         }
     }
@@ -59,7 +61,8 @@ impl Session {
             self.show_later(prefix);
             return;
         };
-        for nibble in 0..16_u8 {
+        let children = if planted::is(Bug::WalkSkipsAChild) { 15 } else { 16 };
+        for nibble in 0..children {
             let child = prefix.child(nibble);
             let shown = theirs.iter().find(|(at, _)| *at == nibble).map(|(_, hash)| *hash);
             match (mine[usize::from(nibble)], shown) {

@@ -64,15 +64,22 @@ fn versions_of_one_pattern_compare_as_what_their_writers_had_seen() {
 fn concurrent_descriptions_are_conflicts_of_type_3_until_somebody_who_saw_both_decides() {
     let ((here, one), (there, other)) = (store(), store());
     one.observe(seen("p", &["1"], &[1.0, 0.0])).unwrap();
-    other.observe(seen("p", &["1", "2"], &[0.0, 1.0])).unwrap();
+    other.observe(seen("p", &["2"], &[0.0, 1.0])).unwrap();
+    for space in [&one, &other] {
+        let undescribed = Observation { content: None, ..seen("q", &["1"], &[1.0, 0.0]) };
+        space.observe(undescribed).unwrap();
+    }
     merge(&there, &here);
     let conflicts = one.conflicts().unwrap();
     assert_eq!((conflicts.len(), conflicts[0].kind), (1, ConflictKind::Concurrent));
-    let events = one.history(&id("p")).unwrap().unwrap();
-    assert_eq!(events.len(), 2);
-    let beside: Vec<_> = events.iter().map(|event| event.concurrent_with.clone()).collect();
-    assert_eq!(beside, [vec![events[1].dot], vec![events[0].dot]]);
-    assert!(events.iter().all(|event| event.replica.is_some() && event.counts));
+    // Two described p; two cited the same episode for q.
+    for name in ["p", "q"] {
+        let events = one.history(&id(name)).unwrap().unwrap();
+        assert_eq!(events.len(), 2, "{name}");
+        let beside: Vec<_> = events.iter().map(|event| event.concurrent_with.clone()).collect();
+        assert_eq!(beside, [vec![events[1].dot], vec![events[0].dot]], "{name}");
+        assert!(events.iter().all(|event| event.replica.is_some() && event.counts), "{name}");
+    }
     one.observe(seen("p", &["1"], &[1.0, 0.0])).unwrap();
     assert_eq!(one.conflicts().unwrap(), []);
     assert_eq!(one.history(&id("nothing")).unwrap(), None);

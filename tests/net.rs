@@ -49,8 +49,12 @@ impl Node {
 
     /// A newcomer with a ticket: that, and `serve`, is all it does.
     pub fn join(name: &str, member: &Self) -> Self {
-        let ticket = String::from_utf8(ok(&member.store, &["invite"])).unwrap();
-        Self::with_ticket(name, ticket.trim())
+        Self::with_tickets(name, &[member.ticket()])
+    }
+
+    /// A ticket into the cluster, by way of this node.
+    pub fn ticket(&self) -> String {
+        String::from_utf8(ok(&self.store, &["invite"])).unwrap().trim().to_owned()
     }
 
     /// What serves a store that is there.
@@ -58,11 +62,11 @@ impl Node {
         Self { dir, store, served }
     }
 
-    /// As [`Node::join`], with a ticket from elsewhere.
-    pub fn with_ticket(name: &str, ticket: &str) -> Self {
+    /// As [`Node::join`], with tickets from elsewhere, each of which names one more to call.
+    pub fn with_tickets(name: &str, tickets: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join(name);
-        ok(&store, &["join", ticket]);
+        tickets.iter().for_each(|ticket| drop(ok(&store, &["join", ticket])));
         let served = Served::start(&store, &store.join("cluster.key"), &[], &[]);
         Self { dir, store, served }
     }

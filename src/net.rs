@@ -86,6 +86,9 @@ pub struct Config {
     pub members: Members,
     /// What peers can make the node hold or do.
     pub limits: Limits,
+    /// Tell peers where we listen, so that they can call us elsewhere than where they met us. Off
+    /// behind a proxy or a router, whose address is the only one of use.
+    pub advertise: Switch,
     /// Find peers on the local network; off unless asked for.
     pub mdns: Switch,
     /// Push rumors by gossipsub.
@@ -107,6 +110,7 @@ impl Config {
             key_file: None,
             members: Members::default(),
             limits: Limits::default(),
+            advertise: Switch::On,
             mdns: Switch::Off,
             gossip: Switch::On,
             sessions: Switch::On,

@@ -31,6 +31,9 @@ pub(super) struct ServeArguments {
     /// Find peers on the local network.
     #[arg(long)]
     mdns: bool,
+    /// Do not tell peers where this node listens, as behind a proxy.
+    #[arg(long)]
+    hide_addresses: bool,
     #[arg(long, hide = true)]
     no_gossip: bool,
     #[arg(long, hide = true)]
@@ -68,6 +71,7 @@ pub(super) fn serve(
     config.listen = listen;
     config.peers = peers;
     config.mdns = switch(arguments.mdns);
+    config.advertise = switch(!arguments.hide_addresses);
     config.gossip = switch(!arguments.no_gossip);
     config.sessions = switch(!arguments.no_sessions);
     create_spaces(&store, spaces)?;

@@ -137,6 +137,7 @@ impl Behaviour {
         };
         let hello = identify::Config::new(PROTOCOL_VERSION.into(), identity.public())
             .with_agent_version(concat!("consilience/", env!("CARGO_PKG_VERSION")).into())
+            .with_hide_listen_addrs(config.advertise == Switch::Off)
             .with_cache_size(0);
         let ping = ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT);
         Ok(Self {

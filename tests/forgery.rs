@@ -1,5 +1,5 @@
-//! What an admitted peer may forge: events of others, one event twice, times that cannot be. None of
-//! it silences a writer for good, and none of it makes correct nodes differ.
+//! What an admitted peer may forge: events of others, one event twice, times that cannot be. None
+//! of it silences a writer for good, and none of it makes correct nodes differ.
 
 use std::collections::BTreeSet;
 

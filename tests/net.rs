@@ -49,7 +49,7 @@ impl Node {
 
     /// A newcomer with a ticket: that, and `serve`, is all it does.
     pub fn join(name: &str, member: &Self) -> Self {
-        Self::with_tickets(name, &[member.ticket()])
+        Self::with_tickets(name, &[member.ticket()], &[])
     }
 
     /// A ticket into the cluster, by way of this node.
@@ -63,11 +63,11 @@ impl Node {
     }
 
     /// As [`Node::join`], with tickets from elsewhere, each of which names one more to call.
-    pub fn with_tickets(name: &str, tickets: &[String]) -> Self {
+    pub fn with_tickets(name: &str, tickets: &[String], more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join(name);
         tickets.iter().for_each(|ticket| drop(ok(&store, &["join", ticket])));
-        let served = Served::start(&store, &store.join("cluster.key"), &[], &[]);
+        let served = Served::start(&store, &store.join("cluster.key"), &[], more);
         Self { dir, store, served }
     }
 

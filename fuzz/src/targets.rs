@@ -130,8 +130,8 @@ fn write(id: &str) -> Write {
     })
 }
 
-/// A session with an arbitrary peer, and a rumor of it: pieces after their lengths as u16 big-endian.
-/// The first byte chooses who opens.
+/// A session with an arbitrary peer, or its rumors: pieces, each after its length as u16
+/// big-endian. The first byte chooses which.
 pub fn session(data: &[u8]) {
     let Some((&choice, mut rest)) = data.split_first() else { return };
     let space = SpaceId::new("test").expect("a sound name");

@@ -16,8 +16,8 @@ pub(super) struct InviteArguments {
     /// Where others reach this node; may be given several times [default: where it listens].
     #[arg(long, value_name = "MULTIADDR")]
     address: Vec<String>,
-    /// Make a new cluster key: nobody with the old one is let in any more, and every node that is to
-    /// stay joins with the new ticket.
+    /// Make a new cluster key: nobody with the old one is let in any more, and every node that is
+    /// to stay joins with the new ticket.
     #[arg(long)]
     rotate: bool,
     /// The secret that admits to the cluster, of a store that is not being served [default:

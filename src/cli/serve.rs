@@ -16,6 +16,7 @@ use crate::store::{ControlServer, Fault, PatternStore, SPACE_DEFAULT, Verdict};
 
 /// Arguments of `serve`. Contacts from tickets are called as well.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "a command line is made of switches")]
 pub(super) struct ServeArguments {
     /// Listen here; may be given several times, port 0 takes any. The default is reachable from
     /// this machine only: give /ip4/0.0.0.0/tcp/PORT for others.

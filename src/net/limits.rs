@@ -1,7 +1,7 @@
 //! The limits of a node on the network, in one place, each with its reason.
 //!
-//! It must never know how a limit is enforced, nor hold one on which replicas must agree: what makes
-//! bytes valid is a function of the bytes alone, and stands in `codec` and `pattern` as constants.
+//! It must never know how a limit is enforced, nor hold one on which replicas must agree: what
+//! makes bytes valid is a function of the bytes alone, in constants of `codec` and `pattern`.
 
 /// What peers can make a node hold or do. The defaults suit a node with 64 MiB to spare; every one
 /// can be lowered, and a test does so to reach it.
@@ -26,8 +26,8 @@ pub struct Limits {
     /// Sessions in all, both ways: 64 × 2.3 MiB of frames in flight = 147 MiB at the worst, where
     /// all 64 are stuck full; a peer can fill its own 8.
     pub sessions_max: u32,
-    /// Session streams one peer may open in a second, and at once: a node with many spaces opens one
-    /// for each when it connects.
+    /// Session streams one peer may open in a second, and at once: a node with many spaces opens
+    /// one for each when it connects.
     pub session_opens: Rate,
     /// Rumors from one neighbour: ten times the 100 a second at which gossip starts to lose some.
     pub rumors: Rate,

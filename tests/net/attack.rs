@@ -60,7 +60,6 @@ impl Siege {
                 heard.refusal.as_ref().is_some_and(|(_, said)| said.contains(words))
             }
             Expect::Ends => heard.ended,
-            Expect::Counts(why) => heard.ended && self.node.refusals(why) > 0,
             Expect::Anything => true,
         };
         let said = (&heard.refusal, heard.ended, heard.frames.len());

@@ -10,12 +10,12 @@ use crate::cli::{await_equal, ok};
 
 /// A node and one that knows it through a proxy alone.
 fn apart() -> (Node, Proxy, Node) {
-    // It must not tell of the way around the proxy.
+    // Neither may tell of a way around the proxy.
     let one = Node::start("one", &["--hide-addresses"]);
     let proxy = Proxy::before(&one.address());
     let way = proxy.address(&one.address());
     let ticket = String::from_utf8(ok(&one.store, &["invite", "--address", &bare(&way)])).unwrap();
-    let two = Node::with_tickets("two", &[ticket.trim().to_owned()]);
+    let two = Node::with_tickets("two", &[ticket.trim().to_owned()], &["--hide-addresses"]);
     (one, proxy, two)
 }
 
@@ -86,7 +86,7 @@ fn five_nodes_in_two_halves_that_write_on_agree_once_they_are_one_again() {
     for name in ["n1", "n2", "n3", "n4"] {
         // Each knows all before it, so that both halves hang together.
         let tickets: Vec<String> = nodes.iter().map(Node::ticket).collect();
-        nodes.push(Node::with_tickets(name, &tickets));
+        nodes.push(Node::with_tickets(name, &tickets, &[]));
     }
     let ids: Vec<String> = nodes.iter().map(Node::id).collect();
     let stores: Vec<_> = nodes.iter().map(|node| node.store.clone()).collect();

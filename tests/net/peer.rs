@@ -161,11 +161,6 @@ impl Hostile {
         met.expect("something happens in time").expect("the swarm runs")
     }
 
-    /// What the swarm has met since; `None` where nothing.
-    pub fn met(&mut self) -> Option<Met> {
-        self.met.try_recv().ok()
-    }
-
     /// A raw stream of this protocol.
     pub fn stream(&mut self, protocol: StreamProtocol) -> io::Result<Stream> {
         let (mut control, target) = (self.control.clone(), self.target);

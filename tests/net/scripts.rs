@@ -1,7 +1,7 @@
 //! What a hostile peer says in a session, as a table: a name, the frames, and what must come of it.
 //!
-//! Pairs around a limit are told apart by the answer: at the limit the frame is read, and refused only
-//! because nobody has introduced himself; one more, and it is not read at all.
+//! Pairs around a limit are told apart by the answer: at the limit the frame is read, and refused
+//! only because nobody has introduced himself; one more, and it is not read at all.
 
 use super::wire::*;
 use crate::golden::unhex;
@@ -13,8 +13,6 @@ pub enum Expect {
     Says(&'static str),
     /// The session ends, however.
     Ends,
-    /// The stream ends and this counter rises.
-    Counts(&'static str),
     /// Any answer will do.
     Anything,
 }

@@ -1,5 +1,5 @@
-//! Nodes on machines of their own, as network namespaces of Linux make them: a bridge between them, and
-//! links that go down without a word. Needs root, and says so where it is not.
+//! Nodes on machines of their own, as network namespaces of Linux make them: a bridge between
+//! them, and links that go down without a word. Needs root, and says so where it is not.
 
 use std::process::{Command, Stdio};
 

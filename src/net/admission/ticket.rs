@@ -2,8 +2,9 @@
 //!
 //! It must never know a file or a connection: it is text in, parts out, and back.
 //!
-//! The word is `consilience-` and, in base32 without padding, version 1, the 32 bytes of the cluster
-//! key, the peer id of whoever invites, its addresses, and the first 4 bytes of a blake3 of all that.
+//! The word is `consilience-` and, in base32 without padding, version 1, the 32 bytes of the
+//! cluster key, the peer id of whoever invites, its addresses, and the first 4 bytes of a blake3
+//! of all that.
 
 use super::{ClusterKey, KEY_BYTES};
 use data_encoding::BASE32_NOPAD;

@@ -5,13 +5,11 @@ mod ours;
 mod rivals;
 mod shared;
 
-use std::time::Instant;
-
 use consilience::index::Index;
 use consilience::pattern::{Digest, KeyHash};
 use consilience::sync::Finder;
 use rivals::Cost;
-use shared::{Failed, is_quick, resident_kib};
+use shared::{Failed, Stopwatch, is_quick, resident_kib};
 
 /// A whole state of the patterns of `tests/cost.rs`, without its content.
 const STATE_BYTES: u64 = 570;
@@ -117,7 +115,7 @@ fn upkeep(n: u32) -> Index {
     let mut index = index_of(n);
     let trie_kib = resident_kib() - before;
     let writes = |index: &mut Index, version| {
-        let start = Instant::now();
+        let start = Stopwatch::start();
         for write in 0..WRITES {
             let number = write.wrapping_mul(0x9e37_79b1) % n;
             index.set(key(number), Some(digest(number, version)));
@@ -125,21 +123,21 @@ fn upkeep(n: u32) -> Index {
                 index.refresh();
             }
         }
-        start.elapsed().as_secs_f64() * 1e9 / f64::from(WRITES)
+        start.took().as_secs_f64() * 1e9 / f64::from(WRITES)
     };
     let trie_ns = writes(&mut index, 1);
     let before = resident_kib();
-    let start = Instant::now();
+    let start = Stopwatch::start();
     index.keep_sketch(SALT);
-    let build_ms = start.elapsed().as_secs_f64() * 1e3;
+    let build_ms = start.took().as_secs_f64() * 1e3;
     let sketch_kib = resident_kib() - before;
     let both_ns = writes(&mut index, 2);
-    let start = Instant::now();
+    let start = Stopwatch::start();
     (0..WRITES).for_each(|write| {
         let number = write.wrapping_mul(0x9e37_79b1) % n;
         std::hint::black_box((key(number), digest(number, 3)));
     });
-    let making_ns = start.elapsed().as_secs_f64() * 1e9 / f64::from(WRITES);
+    let making_ns = start.took().as_secs_f64() * 1e9 / f64::from(WRITES);
     println!(
         "| {n} | {:.0} | {:.0} | {build_ms:.0} | {} | {:.1} |",
         trie_ns - making_ns,

@@ -2,12 +2,12 @@
 //! It must never know who sends what, or when.
 
 mod any;
+mod packed;
 
 use consilience::codec::frame::{
     ASKS_MAX, Ask, CELLS_MAX, Envelope, FRAME_BYTES_MAX, Frame, Hello, KNOWLEDGE_ROWS,
     KNOWLEDGE_ROWS_MAX, MESSAGE_BYTES_MAX, Mark, PARTS_MAX, Part, Refusal, STRATA_BYTES_MAX, Scope,
-    Standing, WALK_NODES_MAX, WalkBody, WalkNode, decode_frame, encode_frame, encode_packed,
-    unpack,
+    Standing, WALK_NODES_MAX, WalkBody, WalkNode, decode_frame, encode_frame,
 };
 use consilience::codec::{
     DecodeError, GapForm, GapRows, Rumor, decode_content, decode_record, decode_rumor,
@@ -231,48 +231,6 @@ fn the_golden_bytes_read_as_the_values_they_were_made_of() {
     assert!(kinds.into_iter().eq(0..=16), "a frame kind has no golden example");
 }
 
-// ---- packing
-
-/// A frame of many parts that are much alike, as they are where one run changed them all.
-fn alike(parts: usize) -> Envelope {
-    let part = Part { state: state(), mark: Some(Mark([0x22; 16])), scope: Scope::Fresh };
-    Envelope { frame: Frame::Parts(vec![part; parts]), ends_turn: true }
-}
-
-#[test]
-fn states_that_are_alike_travel_packed_and_all_else_as_it_is() {
-    let envelope = alike(100);
-    let (packed, plain) = (encode_packed(&envelope), encode_frame(&envelope));
-    assert!(packed.len() < plain.len() / 10);
-    assert_eq!(decode_frame(&packed).and_then(unpack), Ok(envelope));
-    for envelope in frames().into_iter().map(|(_, frame)| Envelope { frame, ends_turn: true }) {
-        let is_packed = matches!(envelope.frame, Frame::Packed { .. });
-        assert_eq!(encode_packed(&envelope), encode_frame(&envelope), "packed for nothing");
-        assert!(is_packed || unpack(envelope.clone()) == Ok(envelope));
-    }
-}
-
-#[test]
-fn a_packed_frame_that_lies_about_its_length_its_turn_or_its_kind_is_refused() {
-    let pack = |bytes: &[u8], length: usize, ends_turn| {
-        let frame = Frame::Packed { length, block: lz4_flex::block::compress(bytes) };
-        Envelope { frame, ends_turn }
-    };
-    let inner = encode_frame(&alike(9));
-    assert_eq!(unpack(pack(&inner, inner.len(), true)), Ok(alike(9)));
-    for length in [0, inner.len() - 1, inner.len() + 1, MESSAGE_BYTES_MAX] {
-        assert!(unpack(pack(&inner, length, true)).is_err(), "{length} is not its length");
-    }
-    assert!(unpack(pack(&inner, inner.len(), false)).is_err());
-    let fragment = Frame::Fragment { more: false, bytes: vec![0; 9] };
-    for frame in [fragment, pack(&inner, inner.len(), true).frame] {
-        let bytes = encode_frame(&Envelope { frame, ends_turn: true });
-        assert!(unpack(pack(&bytes, bytes.len(), true)).is_err(), "it may not be packed");
-    }
-    let garbage = Frame::Packed { length: 300, block: vec![0xff; 40] };
-    assert!(unpack(Envelope { frame: garbage, ends_turn: true }).is_err());
-}
-
 // ---- damage
 
 #[test]
@@ -354,7 +312,6 @@ fn frame_counts() -> Vec<(u8, Vec<u8>, usize)> {
         (13, vec![0], STRATA_BYTES_MAX),
         (14, vec![], ASKS_MAX),
         (15, vec![], ASKS_MAX),
-        (16, vec![], MESSAGE_BYTES_MAX),
     ]
 }
 

@@ -2,7 +2,6 @@
 //! It must never know a pattern: of a part only its digest crosses, and its bytes are not counted.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use consilience::codec::frame::CELL_BYTES;
 use consilience::codec::frame::{Envelope, Frame, Hello, Standing, decode_frame, encode_frame};
@@ -11,6 +10,7 @@ use consilience::pattern::{Digest, KeyHash};
 use consilience::sync::{Emit, Finder, Outcome, Session, Start, show, stub_of};
 
 use crate::rivals::Cost;
+use crate::shared::Stopwatch;
 
 struct Side {
     session: Session,
@@ -91,7 +91,7 @@ impl Side {
                 return true;
             }
             Frame::Find(stubs) => {
-                self.session.on_find(&stubs, &self.index);
+                assert!(self.session.on_find(&stubs, &self.index));
                 return true;
             }
             Frame::Ask(asks) => {
@@ -121,7 +121,7 @@ impl Side {
 /// One session from Hello to Done; the sketch of each index is kept already.
 pub fn session(one: &Index, other: &Index, finder: Finder) -> Cost {
     let mut sides = [Side::new(one, Start::Hello, finder), Side::new(other, Start::Await, finder)];
-    let (mut cost, mut flight, start) = (Cost::default(), 0, Instant::now());
+    let (mut cost, mut flight, start) = (Cost::default(), 0, Stopwatch::start());
     while sides.iter().any(|side| side.session.outcome().is_none()) {
         let speaker = usize::from(!sides[0].session.is_my_turn());
         let listener = 1 - speaker;
@@ -152,7 +152,7 @@ pub fn session(one: &Index, other: &Index, finder: Finder) -> Cost {
             assert!(sides[listener].session.on_turn_end(root, true), "too many turns");
         }
     }
-    cost.took = start.elapsed();
+    cost.took = start.took();
     cost.flights = cost.flights.max(2);
     let outcomes = sides.each_ref().map(|side| side.session.outcome());
     assert_eq!(outcomes, [Some(Outcome::Complete); 2], "{FIRST_CELLS} cells first");

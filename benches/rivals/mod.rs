@@ -6,13 +6,13 @@
 //! sessions (trees, sorted lists) is not counted as time, what they compute in one is.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use consilience::index::{Index, Node, Prefix};
 use consilience::pattern::{Digest, KeyHash};
 use negentropy::{Id, Negentropy, NegentropyStorageVector};
 
-use crate::shared::Failed;
+use crate::shared::{Failed, Stopwatch};
 
 const MESSAGE_BYTES: u64 = 5;
 const HASH_BYTES: u64 = 32;
@@ -52,7 +52,7 @@ pub fn positions(index: &Index) -> Vec<Vec<[u8; 32]>> {
 
 /// Request and response, one level a round.
 pub fn binary_tree(one: &[Vec<[u8; 32]>], other: &[Vec<[u8; 32]>]) -> Cost {
-    let (mut cost, start) = (Cost::default(), Instant::now());
+    let (mut cost, start) = (Cost::default(), Stopwatch::start());
     cost.message(HASH_BYTES);
     if one.len() != other.len() || one.last() == other.last() {
         cost.message(0);
@@ -67,7 +67,7 @@ pub fn binary_tree(one: &[Vec<[u8; 32]>], other: &[Vec<[u8; 32]>]) -> Cost {
         differing = children.into_iter().filter(|at| mine.get(*at) != theirs.get(*at)).collect();
     }
     cost.message(differing.len() as u64 * 4);
-    cost.took = start.elapsed();
+    cost.took = start.took();
     cost
 }
 
@@ -79,7 +79,7 @@ pub fn moved_by_one_key(one: &[Vec<[u8; 32]>], other: &[Vec<[u8; 32]>]) -> usize
 // ---- a trie of 16 children a node, request and response
 
 pub fn trie(one: &Index, other: &Index) -> Cost {
-    let (mut cost, start) = (Cost::default(), Instant::now());
+    let (mut cost, start) = (Cost::default(), Stopwatch::start());
     cost.message(HASH_BYTES);
     if one.root() == other.root() || one.is_empty() || other.is_empty() {
         cost.message(0);
@@ -118,7 +118,7 @@ pub fn trie(one: &Index, other: &Index) -> Cost {
         level = next;
     }
     cost.message(wanted as u64 * 16);
-    cost.took = start.elapsed();
+    cost.took = start.took();
     cost
 }
 
@@ -139,7 +139,7 @@ pub fn range_based(
     one: &NegentropyStorageVector,
     other: &NegentropyStorageVector,
 ) -> Result<Cost, Failed> {
-    let (mut cost, start) = (Cost::default(), Instant::now());
+    let (mut cost, start) = (Cost::default(), Stopwatch::start());
     let (mut client, mut server) = (Negentropy::borrowed(one, 0)?, Negentropy::borrowed(other, 0)?);
     let (mut have, mut need) = (Vec::new(), Vec::new());
     let mut query = Some(client.initiate()?);
@@ -149,7 +149,7 @@ pub fn range_based(
         cost.flights += 2;
         query = client.reconcile_with_ids(&answer, &mut have, &mut need)?;
     }
-    cost.took = start.elapsed();
+    cost.took = start.took();
     Ok(cost)
 }
 
@@ -236,12 +236,12 @@ pub fn rateless(one: &Index, other: &Index) -> Cost {
         if decodes(middle) { high = middle } else { low = middle }
     }
     let mut cost = Cost::default();
-    let start = Instant::now();
+    let start = Stopwatch::start();
     let mut cells = vec![Symbol::default(); high];
     encode(mine.into_iter(), &mut cells);
     encode(theirs.into_iter(), &mut cells);
     peel(&mut cells);
-    cost.took = start.elapsed();
+    cost.took = start.took();
     cost.message(high as u64 * 16);
     cost.message(differing.len() as u64 * 4);
     cost

@@ -250,3 +250,30 @@ pub fn resident_kib() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
+
+/// How long this thread has worked since a moment.
+pub struct Stopwatch {
+    wall: Instant,
+    busy_ns: u64,
+}
+
+/// Below this the system's account of a thread, which lags behind, is not used.
+const SHORT: Duration = Duration::from_millis(20);
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self { busy_ns: busy_ns(), wall: Instant::now() }
+    }
+
+    /// Time on a processor where the system tells it, since the machine has other work.
+    pub fn took(&self) -> Duration {
+        let wall = self.wall.elapsed();
+        let busy = Duration::from_nanos(busy_ns() - self.busy_ns);
+        if wall < SHORT || busy.is_zero() { wall } else { busy.min(wall) }
+    }
+}
+
+fn busy_ns() -> u64 {
+    let account = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    account.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+}

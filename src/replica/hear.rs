@@ -119,7 +119,7 @@ impl Replica {
                 self.hear_walk(session, hash_bytes, &nodes, rows)?;
             }
             Frame::Sketch { cells, strata } => self.hear_sketch(session, &cells, &strata, rows)?,
-            Frame::Find(stubs) => self.hear_find(session, &stubs),
+            Frame::Find(stubs) => self.hear_find(session, &stubs)?,
             Frame::Unknown(stubs) => self.hear_unknown(session, &stubs, rows)?,
             Frame::Ask(asks) => live.session.on_ask(&asks),
             Frame::AskContent(digests) => live.session.on_ask_content(digests),

@@ -59,10 +59,13 @@ impl Replica {
         Ok(())
     }
 
-    pub(super) fn hear_find(&mut self, session: SessionId, stubs: &[Stub]) {
-        if let Some(live) = self.sessions.get_mut(&session) {
-            live.session.on_find(stubs, &self.index);
-        }
+    pub(super) fn hear_find(&mut self, session: SessionId, stubs: &[Stub]) -> Result<(), Broken> {
+        let Some(live) = self.sessions.get_mut(&session) else {
+            return Ok(());
+        };
+        let is_bounded = live.session.on_find(stubs, &self.index);
+        let over = || Broken::malformed("more is wanted than a sketch can tell");
+        is_bounded.then_some(()).ok_or_else(over)
     }
 
     /// The peer holds no key that begins like these.

@@ -386,7 +386,9 @@ impl Session {
             });
             return Some(Emit::AskContent(take));
         }
-        if !self.ship.is_empty() || !self.ranges.is_empty() {
+        // Contents do not wait for the last of very many parts.
+        let parts_owed = !self.ship.is_empty() || !self.ranges.is_empty();
+        if parts_owed && self.contents.len() < ASKS_MAX {
             return Some(Emit::Parts);
         }
         (!self.contents.is_empty()).then_some(Emit::Contents)

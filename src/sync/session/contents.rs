@@ -4,6 +4,9 @@
 use super::Session;
 use crate::pattern::Digest;
 
+/// Contents that are remembered as sent along: 2 MiB of digests.
+const SENT_ALONG_MAX: usize = 1 << 16;
+
 impl Session {
     /// The peer asks for content.
     pub fn on_ask_content(&mut self, digests: Vec<Digest>) {
@@ -38,6 +41,10 @@ impl Session {
     /// once.
     pub fn send_along(&mut self, digest: Digest) {
         let is_empty = self.their_hello().is_some_and(|hello| hello.standing.patterns == 0);
+        if self.sent_along.len() >= SENT_ALONG_MAX {
+            // What is shared by patterns that far apart may well travel twice.
+            self.sent_along.clear();
+        }
         if is_empty && self.sent_along.insert(digest) {
             self.contents.push_back(digest);
         }

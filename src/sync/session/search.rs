@@ -11,6 +11,8 @@ use crate::pattern::{Digest, KeyHash};
 
 /// Sketches of a session, both sides together: a first flight and two more.
 pub const SKETCHES_MAX: u32 = 3;
+/// Stubs a side may ask for: two for each cell of a sketch.
+const FINDS_MAX: usize = 2 * CELLS_MAX;
 /// Thousandths of a cell for each key that an estimate says differs: 1.36 are the limit for many
 /// keys, and 1.22 times that are enough in six cases of seven, the estimate being what it is.
 const CELLS_PER_MILLE: u64 = 1_660;
@@ -51,6 +53,8 @@ pub(super) struct Search {
     pub(super) is_thorough: bool,
     finds: BTreeSet<Stub>,
     unknown: BTreeSet<Stub>,
+    /// Stubs the peer has asked for.
+    asked: usize,
 }
 
 impl Search {
@@ -63,6 +67,7 @@ impl Search {
             is_thorough: false,
             finds: BTreeSet::new(),
             unknown: BTreeSet::new(),
+            asked: 0,
         }
     }
 
@@ -166,8 +171,13 @@ impl Session {
         self.search.finds.insert(stub);
     }
 
-    /// The peer wants what we hold of keys that begin like this.
-    pub fn on_find(&mut self, stubs: &[Stub], index: &Index) {
+    /// The peer wants what we hold of keys that begin like this. False where it wants more than the
+    /// largest sketch can have told it.
+    pub fn on_find(&mut self, stubs: &[Stub], index: &Index) -> bool {
+        self.search.asked += stubs.len();
+        if self.search.asked > FINDS_MAX {
+            return false;
+        }
         for stub in stubs {
             let entries = index.entries_of(*stub);
             if entries.is_empty() {
@@ -175,6 +185,7 @@ impl Session {
             }
             entries.iter().for_each(|(key, _)| self.ship(*key, Scope::Fresh));
         }
+        true
     }
 
     /// True iff it has ended, and the next one with this peer had better walk.

@@ -2,6 +2,7 @@
 //! It must never know a thread or a clock; whoever drives it hands both in.
 
 mod compaction;
+mod durable;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -406,45 +407,11 @@ impl Host {
         if !staged.is_empty() {
             let durable = accounts.and_then(|()| self.put(&staged));
             if let Err(error) = durable.and_then(|()| self.flush()) {
-                if !planted::is(Bug::OutputOfFailedCommit) {
-                    self.outputs.clear();
-                }
-                self.failure.get_or_insert(error.to_string());
-                for space in self.spaces() {
-                    if planted::is(Bug::FailedCommitStays) {
-                        break;
-                    }
-                    self.reload(&space, None);
-                }
-                self.staged.clear();
+                self.give_up(&error);
                 return Err(error);
             }
         }
         Ok(std::mem::take(&mut self.outputs))
-    }
-
-    fn put(&mut self, staged: &Batch) -> Result<(), DiskError> {
-        if planted::is(Bug::KnowledgeBeforeStates) {
-            let (mut known, mut rest) = (Batch::default(), Batch::default());
-            for (key, value) in staged.iter() {
-                let batch = if key.starts_with(b"k") { &mut known } else { &mut rest };
-                match value {
-                    Some(value) => batch.put(key, value),
-                    None => batch.delete(key),
-                }
-            }
-            self.disk.commit(&known)?;
-            self.disk.flush()?;
-            return self.disk.commit(&rest);
-        }
-        self.disk.commit(staged)
-    }
-
-    fn flush(&mut self) -> Result<(), DiskError> {
-        if planted::is(Bug::AckBeforeFlush) {
-            return Ok(());
-        }
-        self.disk.flush()
     }
 
     /// What the rows of each space that changed add up to goes into the same batch.

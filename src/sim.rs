@@ -6,6 +6,7 @@
 
 mod abuse;
 mod carry;
+mod damage;
 mod life;
 mod links;
 mod medium;

@@ -92,8 +92,11 @@ mod tests {
     fn a_trace_that_is_torn_or_does_not_fit_itself_is_refused_by_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("trace");
-        let setting = r#"{"setting":{"nodes":2,"patterns":1,"news":1,"loss_percent":0,"seed":1,"partition":null,"floor_bytes":9,"replay":"r"}}"#;
-        let round = r#"{"round":{"round":0,"roots":2,"cut":false,"sessions":0,"broken":0,"behind":[0,1],"bytes":[0,0]}}"#;
+        let setting = r#"{"setting":{"nodes":2,"patterns":1,"news":1,"loss_percent":0,"seed":1,
+            "partition":null,"floor_bytes":9,"replay":"r"}}"#;
+        let round = r#"{"round":{"round":0,"roots":2,"cut":false,"sessions":0,"broken":0,
+            "behind":[0,1],"bytes":[0,0]}}"#;
+        let (setting, round) = (&*setting.replace('\n', ""), &*round.replace('\n', ""));
         let verdict = r#"{"verdict":{"equal":true,"rounds":1}}"#;
         let told = |lines: &[&str]| {
             std::fs::write(&path, lines.join("\n")).unwrap();

@@ -3,16 +3,9 @@
 
 use super::life::Life;
 use super::world::{TAG, World};
-use crate::codec::key_hash;
-use crate::disk::{Batch, Disk};
 use crate::host::Input;
-use crate::pattern::{Pattern, PatternId};
 use crate::port::{MessageId, NetInput, Peer, SessionId};
-use crate::replica::Absorb;
 use crate::sync::Chance;
-use std::ops::ControlFlow;
-
-use super::world::space;
 
 /// Who it is: no node has so great a number.
 const STRANGER: Peer = Peer(1 << 40);
@@ -64,33 +57,5 @@ impl World {
         let mut torso = self.overheard_rumor.clone().unwrap_or_default();
         torso.truncate(bytes.min(torso.len().saturating_sub(1)));
         torso
-    }
-
-    /// Flips a bit in the record of a pattern or in its digest row. False where there is none.
-    pub(super) fn rot(&mut self, node: usize, id: &PatternId, dice: u64) -> bool {
-        let family = if dice.is_multiple_of(2) { b'r' } else { b'd' };
-        let prefix = [&[family, 0, 0, 0, 0][..], &key_hash(&space(), id).0].concat();
-        let mut found = None;
-        let visit = &mut |key: &[u8], value: &[u8]| {
-            found = Some((key.to_vec(), value.to_vec()));
-            ControlFlow::Break(())
-        };
-        let medium = &self.nodes[node].medium;
-        medium.scan(&prefix, None, visit).expect("memory always answers");
-        let Some((key, mut value)) = found else { return false };
-        let at = usize::try_from(dice >> 8).unwrap_or(0) % value.len();
-        value[at] ^= 1;
-        let mut batch = Batch::default();
-        batch.put(key, value);
-        let mut disk = medium.disk();
-        disk.commit(&batch).and_then(|()| disk.flush()).is_ok()
-    }
-
-    /// Reads a record in a step that changes nothing.
-    pub(super) fn touch(&mut self, node: usize, id: &PatternId) {
-        let states = vec![Pattern::new(id.clone())];
-        let absorb = Absorb { states, ..Absorb::default() };
-        self.step(node, Input::Absorb(space(), absorb));
-        self.commit(node);
     }
 }

@@ -319,7 +319,17 @@ impl Life {
         }
     }
 
+    /// Records rot together, as they do where a page of a disk is lost: this one, and each of the
+    /// others with a chance of one half.
     fn rot(&mut self, node: usize, pattern: usize) {
+        for other in 0..self.world.oracle.as_ref().map_or(0, |oracle| oracle.ids().len()) {
+            if other == pattern || self.chance.below(2) == 0 {
+                self.rot_one(node, other);
+            }
+        }
+    }
+
+    fn rot_one(&mut self, node: usize, pattern: usize) {
         let id = self.oracle().id(pattern).clone();
         let dice = self.chance.draw();
         if self.world.is_up(node) && self.world.commit(node) && self.world.rot(node, &id, dice) {

@@ -7,7 +7,7 @@ use crate::sync::Chance;
 /// Patterns of one life: few, so that nodes meet on them, or enough for the trie to grow a level.
 const PATTERNS: [usize; 3] = [3, 6, 40];
 /// The least time between two deeds, on average.
-const PAUSE_MS: u64 = 2_600;
+const PAUSE_MS: u64 = 3_000;
 /// Deeds between two moments of calm.
 const DEEDS: (u64, u64) = (16, 40);
 /// Moments of calm: long runs hide early errors.
@@ -128,11 +128,11 @@ pub enum Deed {
         /// Which.
         node: usize,
     },
-    /// A record rots.
+    /// Records rot.
     Rot {
         /// Where.
         node: usize,
-        /// Of which pattern.
+        /// That of this pattern, and perhaps others.
         pattern: usize,
     },
     /// Somebody who was admitted sends what no honest node would.

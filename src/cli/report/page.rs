@@ -103,7 +103,8 @@ fn heat_map(page: &mut String, trace: &Trace) {
         page,
         format_args!(
             "<h2>How far behind: node by round</h2>\n<p id=\"said\">Red is behind; point at a \
-             cell to read it.</p>\n<svg id=\"heat\" width=\"{WIDTH}\" height=\"{}\" role=\"img\">\n",
+             cell to read it.</p>\n\
+             <svg id=\"heat\" width=\"{WIDTH}\" height=\"{}\" role=\"img\">\n",
             height + 24
         ),
     );

@@ -18,7 +18,7 @@ fn holes(world: &World, node: usize) -> u64 {
 fn what_an_undamaged_node_holds_live_and_nobody_removed_stays_live_everywhere() {
     let first = budget("CONSILIENCE_SEED", 1);
     let mut failed = Vec::new();
-    for seed in first..first + budget("CONSILIENCE_SEEDS", 60) {
+    for seed in first..first + budget("CONSILIENCE_SEEDS", 300_u64).div_ceil(5) {
         if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or(panic.downcast_ref::<&str>().map(ToString::to_string));

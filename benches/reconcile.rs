@@ -118,6 +118,8 @@ fn upkeep(n: u32) -> Index {
         let start = Stopwatch::start();
         for write in 0..WRITES {
             let number = write.wrapping_mul(0x9e37_79b1) % n;
+            // Each pass over the keys writes something new.
+            let version = version + u8::try_from(write / n).expect("at most 10 passes");
             index.set(key(number), Some(digest(number, version)));
             if write % 128 == 127 {
                 index.refresh();
@@ -131,7 +133,7 @@ fn upkeep(n: u32) -> Index {
     index.keep_sketch(SALT);
     let build_ms = start.took().as_secs_f64() * 1e3;
     let sketch_kib = resident_kib() - before;
-    let both_ns = writes(&mut index, 2);
+    let both_ns = writes(&mut index, 100);
     let start = Stopwatch::start();
     (0..WRITES).for_each(|write| {
         let number = write.wrapping_mul(0x9e37_79b1) % n;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::peer::{Heard, Hostile, Met, SYNC};
+use super::peer::{Heard, Hostile, Met, PATIENCE, SYNC};
 use super::scripts::{self, Expect, Script};
 use super::wire::*;
 use super::{Node, eventually};
@@ -54,7 +54,9 @@ impl Siege {
     }
 
     fn play(&mut self, script: &Script) {
-        let heard = self.send(&script.frames);
+        let quiet = if matches!(script.expect, Expect::Anything) { QUIET } else { PATIENCE };
+        let stream = self.enemy.session();
+        let heard = self.enemy.say(stream, &script.frames, quiet);
         let fine = match script.expect {
             Expect::Says(words) => {
                 heard.refusal.as_ref().is_some_and(|(_, said)| said.contains(words))
@@ -66,7 +68,18 @@ impl Siege {
         assert!(fine, "{}: wanted {:?}, got {said:?}", script.name, script.expect);
     }
 
-    /// Says these frames in a session of their own.
+    /// Says these frames, of which the last ends the turn, and hears the turn of the node out.
+    fn exchange(&mut self, frames: &[Vec<u8>]) -> Heard {
+        let mut stream = self.enemy.session();
+        let (last, first) = frames.split_last().unwrap();
+        for frame in first {
+            let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
+            self.enemy.write(&mut stream, &[&length[..], frame].concat()).unwrap();
+        }
+        self.enemy.turn(&mut stream, last)
+    }
+
+    /// Says these frames in a session of their own, and hears what comes soon.
     pub fn send(&mut self, frames: &[Vec<u8>]) -> Heard {
         let stream = self.enemy.session();
         self.enemy.say(stream, frames, QUIET)
@@ -87,19 +100,6 @@ fn no_script_of_a_hostile_session_breaks_a_node_or_its_friendship() {
     siege.holds("all scripts");
     println!("{} scripts, {} KiB more memory", all.len(), siege.memory_more() >> 10);
     assert!(siege.node.space("sessions_broken") > 0);
-}
-
-/// Each frame of a session, one turn after the other, as long as the node answers.
-fn turns(siege: &mut Siege, frame: &[u8], most: usize) -> Heard {
-    let mut stream = siege.enemy.session();
-    let mut heard = Heard::default();
-    for _ in 0..most {
-        heard = siege.enemy.turn(&mut stream, frame);
-        if heard.ended || heard.refusal.is_some() {
-            break;
-        }
-    }
-    heard
 }
 
 #[test]
@@ -191,7 +191,8 @@ fn a_message_of_more_than_20_mib_is_refused_and_one_that_never_ends_is_dropped()
     let mut siege = Siege::begin();
     let piece = frame(FRAGMENT, Turn::GoesOn, &[&[1][..], &vec![0; 240 * 1_024]].concat());
     let over = 20 * 1_024 / 240 + 1;
-    let heard = siege.send(&vec![piece.clone(); over]);
+    let stream = siege.enemy.session();
+    let heard = siege.enemy.say(stream, &vec![piece.clone(); over], PATIENCE);
     let said = heard.refusal.map(|(_, said)| said).unwrap_or_default();
     assert!(said.contains("more than 20 MiB"), "{said}");
     siege.holds("a message too long");
@@ -291,13 +292,13 @@ fn a_state_that_was_removed_does_not_come_back_when_an_old_session_is_said_again
     let body = list(&[part(state_digest(&cited, &NO_REGISTERS), &old)]);
     let hello = frame(HELLO, Turn::GoesOn, &hello([0x5a; 32], 1, 0, &[0]));
     let session = [hello, ending(PARTS, &body)];
-    siege.send(&session);
+    siege.exchange(&session);
     eventually("it is taken", || {
         crate::cli::run(&siege.node.store, &["get", "replayed"]).status.success()
     });
     crate::cli::ok(&siege.node.store, &["remove", "replayed"]);
     for _ in 0..3 {
-        siege.send(&session);
+        siege.exchange(&session);
     }
     siege.holds("an old session");
     for node in [&siege.node, &siege.friend] {
@@ -308,11 +309,9 @@ fn a_state_that_was_removed_does_not_come_back_when_an_old_session_is_said_again
 #[test]
 fn whoever_asks_for_everything_without_end_gets_the_store_twice_and_is_left() {
     let mut siege = Siege::begin();
-    let heard = turns(&mut siege, &plain_hello(), 1);
-    assert!(heard.refusal.is_none());
     let open = frame(HELLO, Turn::GoesOn, &hello([0x5a; 32], 1, 0, &[0]));
     let walk = ending(WALK, &[&[8][..], &repeated(&[0, 0], 4_096)].concat());
-    let heard = siege.send(&[open, walk]);
+    let heard = siege.exchange(&[open, walk]);
     let bytes: usize = heard.frames.iter().map(Vec::len).sum();
     // 4,096 times 200 patterns were asked for; twice 200, and 32,768 more, are the most.
     assert!(bytes < 33_168 * 400, "{bytes} bytes");

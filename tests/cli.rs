@@ -47,7 +47,7 @@ impl Served {
     }
 
     /// As [`Served::start`], by way of another command.
-    #[cfg(feature = "net")]
+    #[cfg(all(feature = "net", target_os = "linux"))]
     pub fn start_in(before: &[String], store: &Path, key: &Path, more: &[&str]) -> Self {
         let mut command = Command::new(&before[0]);
         command.args(&before[1..]).arg(env!("CARGO_BIN_EXE_consilience"));
@@ -74,6 +74,7 @@ impl Served {
         self.ready["listen"][0].as_str().unwrap().to_owned()
     }
 
+    #[cfg(all(feature = "net", target_os = "linux"))]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,5 +1,7 @@
 //! Hostile gossip, written byte for byte: malformed, forged, too much, and about nothing of ours.
 
+use std::time::{Duration, Instant};
+
 use super::attack::Siege;
 use super::eventually;
 use super::wire::*;
@@ -42,13 +44,19 @@ fn a_flood_of_rumors_topics_and_control_messages_is_bounded_and_counted() {
     let topic = format!("/consilience/1/{}", crate::golden::hex(&siege.enemy.tag()));
     let mut mesh = siege.enemy.mesh(&subscription(&topic));
     // Well-formed, signed, and nothing but noise: each tells of an event with a gap before it.
+    let start = Instant::now();
     for at in 0..12_000_u64 {
         let data = rumor(&[delta(format!("noise-{}", at % 10).as_bytes(), 99, 2 + at, b"e")]);
         if siege.enemy.gossip(&mut mesh, &siege.enemy.published(at, &data)).is_err() {
             break;
         }
     }
-    eventually("a flood of rumors is counted", || siege.node.refusals("rumor_rate") > 0);
+    // 4,000 may come at once and 1,000 a second: in 5 s that is 9,000.
+    if start.elapsed() < Duration::from_secs(5) {
+        eventually("a flood of rumors is counted", || siege.node.refusals("rumor_rate") > 0);
+    } else {
+        eprintln!("SKIPPED: this machine is too slow to rumor too fast; limit_tests.rs lowers it");
+    }
     siege.holds("a flood of rumors");
     println!("a flood of rumors: {} KiB more memory", siege.memory_more() >> 10);
 

@@ -4,6 +4,7 @@
 //! nothing; a node that met the bytes still writes. Tests replay the corpora through the same code.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use consilience::codec::dump::{Line, decode_line};
 use consilience::codec::frame::{Frame, decode_frame, encode_frame};
@@ -14,12 +15,11 @@ use consilience::codec::{
 use consilience::disk::memory::MemoryDisk;
 use consilience::host::{Host, Input, ReplicaChoice};
 use consilience::index::Index;
-use consilience::lattice::VersionVector;
 use consilience::net::admission::{Members, Ticket};
 use consilience::pattern::{Digest, EpisodeId, KeyHash, Observation, PatternId, SpaceId, Write};
 use consilience::port::{MessageId, NetInput, Peer, SessionId, SpaceTag};
 use consilience::store::PatternStore;
-use consilience::sync::{Millis, Session, Start};
+use consilience::sync::{Finder, Millis, Session, Start};
 
 /// A target, by its name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -187,13 +187,13 @@ pub fn walk(data: &[u8]) {
         index.set(key, Some(Digest([9; 32])));
     }
     index.refresh();
-    let mut session = Session::new(Start::Await);
+    let mut session = Session::new(Start::Await, Finder::Walk);
     let standing = consilience::codec::frame::Standing {
         root: index.root(),
         patterns: 500,
         knowledge_hash: 0,
     };
-    session.announce(standing, VersionVector::new().into());
+    session.announce(standing, Arc::default());
     if let Some(differing) = session.on_walk(&nodes, hash_bytes, &index) {
         assert!(differing.iter().all(|key| index.get(key).is_some()));
     }

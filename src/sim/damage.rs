@@ -10,6 +10,9 @@ use crate::host::Input;
 use crate::pattern::{Pattern, PatternId};
 use crate::replica::Absorb;
 
+/// More than any flush that was made to fail lies ahead.
+const FLUSHES: u32 = 4;
+
 impl World {
     /// Flips a bit in the record of a pattern or in its digest row. False where there is none.
     pub(super) fn rot(&mut self, node: usize, id: &PatternId, dice: u64) -> bool {
@@ -21,6 +24,10 @@ impl World {
             ControlFlow::Break(())
         };
         let medium = &self.nodes[node].medium;
+        // A flush that is to fail shall fail now, not between the damage and its discovery.
+        if (0..FLUSHES).any(|_| medium.disk().flush().is_err()) {
+            return false;
+        }
         medium.scan(&prefix, None, visit).expect("memory always answers");
         let Some((key, mut value)) = found else { return false };
         let at = usize::try_from(dice >> 8).unwrap_or(0) % value.len();

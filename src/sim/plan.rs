@@ -160,7 +160,7 @@ pub enum Ways {
 pub enum Rot {
     /// They keep what they have flushed.
     Never,
-    /// Records are damaged at any moment, at any node.
+    /// Records are damaged at any moment, at any node but the first.
     AtAnyMoment,
 }
 
@@ -350,8 +350,9 @@ impl Swarm {
             Kind::Restore => Deed::Restore { node },
             Kind::Clone => Deed::Clone { node },
             Kind::Join => Deed::Join,
-            Kind::Leave => Deed::Leave { node },
-            Kind::Rot => Deed::Rot { node, pattern },
+            // What all had and lost, nobody could bring back: the first node keeps what it has.
+            Kind::Leave => Deed::Leave { node: node.max(1) },
+            Kind::Rot => Deed::Rot { node: node.max(1), pattern },
             Kind::Abuse => Deed::Abuse { node, dice: self.chance.draw() },
         }
     }

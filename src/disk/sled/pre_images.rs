@@ -50,18 +50,14 @@ impl PreImages {
 mod tests {
     use super::*;
 
-    fn value(text: &[u8]) -> Option<sled::IVec> {
-        Some(text.into())
-    }
-
     #[test]
     fn of_several_writes_of_one_key_the_first_tells_what_was_durable() {
         let mut images = PreImages::default();
         assert!(images.is_empty());
-        images.add(b"a".into(), value(b"1"));
+        images.add(b"a".into(), Some(b"1".into()));
         images.add(b"b".into(), None);
-        images.add(b"a".into(), value(b"2"));
-        images.add(b"b".into(), value(b"2"));
+        images.add(b"a".into(), Some(b"2".into()));
+        images.add(b"b".into(), Some(b"2".into()));
         images.settle();
         let durable: Vec<_> = images.durable().iter().collect();
         assert_eq!(durable, [(&b"a"[..], Some(&b"1"[..])), (b"b", None)]);

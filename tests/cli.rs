@@ -220,10 +220,10 @@ fn two_nodes_agree(more: &[&str]) {
     let before = transferred(&a);
     let _served_b = Served::start(&b, &key, &[&address], more);
     await_equal(&[&a, &b], "kjv");
-    let after = transferred(&a);
-    let moved = after - before;
-    println!("parts that A sent for 80 changed patterns: {moved}");
-    assert!((80..=160).contains(&moved), "{moved} parts moved for 80 differing patterns");
+    let moved = transferred(&a) - before;
+    // A removal may travel as the word that nothing is held.
+    let least = 80 - removed.len() as u64;
+    assert!((least..=160).contains(&moved), "{moved} parts for 80 differing patterns");
     let dump_a = ok(&a, &["dump", "--space", "kjv"]);
     assert!(dump_a == ok(&b, &["dump", "--space", "kjv"]), "the dumps differ after the restart");
     let live = dumped(&dump_a);

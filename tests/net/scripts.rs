@@ -70,7 +70,16 @@ fn envelopes() -> Vec<Script> {
             vec![vec![0x94, 2, 0, 0xc3, 0xc4, 0]],
             Expect::Says("wire version"),
         ),
-        lone("an unknown kind", 13, &[], Expect::Says("13 is not known")),
+        lone("an unknown kind", LAST + 1, &[], Expect::Says("17 is not known")),
+        lone("2^18 + 1 cells", SKETCH, &varint((1 << 18) + 1), LIMIT),
+        lone("4,097 stubs", FIND, &varint(4_097), LIMIT),
+        lone("20 MiB and a byte, packed", PACKED, &varint((20 << 20) + 1), LIMIT),
+        lone(
+            "a bomb that is none",
+            PACKED,
+            &[&varint(1 << 20)[..], &[0x10, 0x41]].concat(),
+            Expect::Ends,
+        ),
         lone("the last kind there could be", 127, &[], Expect::Says("127 is not known")),
         script("a byte after the envelope", vec![trailing], CANON),
         script("arrays 200,000 deep", vec![deep], no),
@@ -89,7 +98,11 @@ fn envelopes() -> Vec<Script> {
 
 fn introductions() -> Vec<Script> {
     let root = [0x5a; 32];
-    let holes = |n: usize| repeated(&[7; 16], n);
+    // One open gap of these keys, which says nothing of any actor.
+    let gap = |n: u32| {
+        let keys: Vec<[u8; 16]> = (0..n).map(|at| u128::from(at).to_be_bytes()).collect();
+        [&[1, 0][..], &list(&keys), &[0]].concat()
+    };
     let shape = |code: u8, dimension: u64| {
         [&standing(root, 1)[..], &[1, code], &varint(dimension), &[0, 0, 0]].concat()
     };
@@ -103,10 +116,10 @@ fn introductions() -> Vec<Script> {
     vec![
         lone("2^20 + 1 rows announced", HELLO, &rows((1 << 20) + 1), LIMIT),
         lone("u64::MAX rows announced", HELLO, &rows(u64::MAX), LIMIT),
-        lone("4,097 holes", HELLO, &hello(root, 1, 0, &holes(4_097)), LIMIT),
-        lone("4,096 holes and no more", HELLO, &hello(root, 1, 0, &holes(4_096)), Expect::Anything),
+        lone("4,097 keys in a gap", HELLO, &hello(root, 1, 0, &gap(4_097)), LIMIT),
+        lone("4,096 keys in a gap", HELLO, &hello(root, 1, 0, &gap(4_096)), Expect::Anything),
         lone(
-            "a count of holes without holes",
+            "a count of gaps without gaps",
             HELLO,
             &hello(root, 1, 0, &varint(4_000)),
             Expect::Says("end"),
@@ -252,7 +265,7 @@ fn records() -> Vec<Script> {
     add("1,025 opinions", &record(b"p", &[0], &[0, 0], &voices), LIMIT);
     add("a context of 66,561 actors", &context(66_561), LIMIT);
     add("a context of 10^6 actors that are not there", &context(1_000_000), LIMIT);
-    let long = [&[3][..], &[1; 32], &varint(20_971_521)].concat();
+    let long = [&[3][..], &[1; 16], &varint(20_971_521)].concat();
     all.push(lone("a record of 20 MiB and a byte", PARTS, &list(&[long]), LIMIT));
     all
 }
@@ -355,7 +368,7 @@ fn captures() -> Vec<Script> {
         let noise = (0..length).map(|_| draw(256) as u8).collect();
         all.push(script(&format!("{length} bytes of noise"), vec![noise], Expect::Ends));
     }
-    for kind in 0..13 {
+    for kind in 0..=LAST {
         let noise: Vec<u8> = (0..500).map(|_| draw(256) as u8).collect();
         all.push(introduced(&format!("noise of kind {kind}"), kind, &noise, Expect::Anything));
     }

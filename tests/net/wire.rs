@@ -75,6 +75,11 @@ pub const DONE: u8 = 9;
 pub const REFUSE: u8 = 10;
 pub const FRAGMENT: u8 = 11;
 pub const GONE: u8 = 12;
+pub const SKETCH: u8 = 13;
+pub const FIND: u8 = 14;
+pub const PACKED: u8 = 16;
+/// The last kind there is.
+pub const LAST: u8 = PACKED;
 
 /// A standing with this root and so many patterns.
 pub fn standing(root: [u8; 32], patterns: u64) -> Vec<u8> {
@@ -82,8 +87,8 @@ pub fn standing(root: [u8; 32], patterns: u64) -> Vec<u8> {
 }
 
 /// The body of a Hello without a shape, with so many rows of knowledge to come.
-pub fn hello(root: [u8; 32], patterns: u64, rows: u64, holes: &[u8]) -> Vec<u8> {
-    [&standing(root, patterns)[..], &[0], &varint(rows), holes, &[0]].concat()
+pub fn hello(root: [u8; 32], patterns: u64, rows: u64, gaps: &[u8]) -> Vec<u8> {
+    [&standing(root, patterns)[..], &[0], &varint(rows), gaps, &[0]].concat()
 }
 
 /// A Hello that claims one pattern of an unknown root and knows nothing.
@@ -135,9 +140,9 @@ pub fn state_digest(citations: &[u8], registers: &[u8]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// A whole part of this record with this digest.
+/// A whole part of this record, marked by the first half of this digest.
 pub fn part(digest: [u8; 32], record: &[u8]) -> Vec<u8> {
-    [&[3][..], &digest, &bytes(record)].concat()
+    [&[3][..], &digest[..16], &bytes(record)].concat()
 }
 
 /// A whole part without a digest.

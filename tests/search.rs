@@ -163,7 +163,7 @@ fn a_sketch_that_hides_a_difference_costs_one_more_session_and_nothing_else() {
 #[test]
 fn whatever_the_cells_of_a_liar_hold_the_nodes_agree_after_one_session_more() {
     let mut chance = Chance::new(11);
-    for round in 0..budget("CONSILIENCE_SEEDS", 8_u64) {
+    for round in 0..budget("CONSILIENCE_SEEDS", 64_u64).div_ceil(8) {
         let mut world = equals(150, round);
         diverge(&mut world, 150, 40);
         let seed = chance.draw();
@@ -210,7 +210,7 @@ fn a_session_cut_after_any_frame_leaves_two_nodes_that_still_come_to_agree() {
 
 #[test]
 fn sessions_with_several_peers_at_once_amid_writes_end_where_all_agree() {
-    for seed in 0..budget("CONSILIENCE_SEEDS", 8_u64) / 4 {
+    for seed in 0..budget("CONSILIENCE_SEEDS", 64_u64).div_ceil(32) {
         let mut world = World::new(4, seed);
         world.loss = 100;
         world.shuffle = true;

@@ -102,7 +102,7 @@ pub struct Resolution {
 /// Support of a description: its writer's confidence and weight.
 type Support = (u64, u64);
 
-/// Reads a description (`2-algebra`: content): one stands for itself; several that are pairwise
+/// Reads a description: one stands for itself; several that are pairwise
 /// similar (cosine ≥ 0.80, in integers) give their mean, weighted by the writers' confidence times
 /// weight, summed in f64 in digest order; otherwise the best supported by (confidence, weight,
 /// digest). Content that is missing is left out; `None` where nothing is at hand. O(k² d).

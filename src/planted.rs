@@ -59,11 +59,13 @@ pub enum Bug {
     FailedPeerStaysBusy,
     /// Changes do not mark the path to the root of the trie as changed.
     StaleRoot,
+    /// A record lost to damage is announced as if it were removed.
+    HoleIsDeletion,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::AckBeforeFlush,
         Self::OutputOfFailedCommit,
         Self::FailedCommitStays,
@@ -90,6 +92,7 @@ impl Bug {
         Self::KnowledgeTooSoon,
         Self::FailedPeerStaysBusy,
         Self::StaleRoot,
+        Self::HoleIsDeletion,
     ];
 }
 

@@ -19,7 +19,9 @@ const SEEDS_MAX: u64 = 400;
 fn caught(bug: Bug, seeds: u64) -> Option<(u64, String)> {
     plant(Some(bug));
     let first = (1..=seeds).find_map(|seed| {
-        let plan = Plan::drawn(seed, Rot::Never);
+        // Without damage there is no hole.
+        let rot = if bug == Bug::HoleIsDeletion { Rot::AtAnyMoment } else { Rot::Never };
+        let plan = Plan::drawn(seed, rot);
         match catch_unwind(AssertUnwindSafe(|| live(&plan))) {
             Ok(Ok(_)) => None,
             Ok(Err(failure)) => Some((seed, failure.what)),

@@ -9,7 +9,7 @@
 /// Every fourth bit, from the lowest on.
 const FOURTHS: u64 = 0x1111_1111_1111_1111;
 
-/// The product of two elements. About 5 ns.
+/// The product of two elements.
 pub fn mul(a: u32, b: u32) -> u32 {
     reduce(carryless(a, b))
 }

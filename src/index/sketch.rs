@@ -166,7 +166,7 @@ impl Sketch {
         Self { salt, cells: vec![Cell::default(); cells], strata: Strata::default() }
     }
 
-    /// Takes a change of one key in: about 15 cells, 0.2 µs.
+    /// Takes a change of one key in: about 15 cells.
     pub(super) fn change(&mut self, key: &KeyHash, before: Option<Digest>, now: Option<Digest>) {
         let value = self.salt.value(before) ^ self.salt.value(now);
         if value == 0 {
@@ -183,7 +183,7 @@ impl Sketch {
         keys > (self.cells.len() * KEYS_PER_CELL) as u64
     }
 
-    /// A sketch of all entries with `cells` cells. O(entries), about 0.2 µs each.
+    /// A sketch of all entries with `cells` cells. O(entries); `benches/README.md` says what it takes.
     fn of(salt: Salt, cells: usize, index: &Index) -> Self {
         let mut sketch = Self::new(salt, cells);
         index.iter().for_each(|(key, digest)| sketch.change(&key, None, Some(digest)));
@@ -228,7 +228,7 @@ impl Difference {
 
 impl Index {
     /// Keeps a sketch from now on. Indexes whose sketches are compared have the same salt.
-    /// O(keys), about 0.2 µs each; later writes take as much, and one in as many as there are keys
+    /// O(keys); later writes take as much, and one in as many as there are keys
     /// takes O(keys) to give the sketch more cells.
     pub fn keep_sketch(&mut self, salt: [u8; 16]) {
         let cells = self.cells_worth_keeping();

@@ -13,6 +13,7 @@ use crate::codec::{GapRows, encode_content, encode_record, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
 use crate::pattern::{KeyHash, Knowledge, Pattern};
+use crate::planted::{self, Bug};
 use crate::port::{NetOutput, SessionId};
 use crate::sync::{Emit, show};
 use crate::table::TableError;
@@ -119,6 +120,9 @@ impl Replica {
         // A lower floor is sound: rows that do not fit are not announced at all.
         let mut announced = self.knowledge.clone();
         announced.truncate(KNOWLEDGE_ROWS_MAX);
+        if planted::is(Bug::HoleIsDeletion) {
+            announced = announced.all().clone().into();
+        }
         let hello = Hello {
             standing,
             shape: self.table.shape(),

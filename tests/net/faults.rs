@@ -118,7 +118,7 @@ fn five_nodes_in_two_halves_that_write_on_agree_once_they_are_one_again() {
 #[test]
 fn many_nodes_on_one_address_agree() {
     let mut nodes = vec![Node::start("n0", &[])];
-    for at in 1..budget("CONSILIENCE_NODES", 6) {
+    for at in 1..budget("CONSILIENCE_PROCESSES", 6) {
         nodes.push(Node::join(&format!("n{at}"), &nodes[0]));
     }
     for (at, node) in nodes.iter().enumerate() {

@@ -105,14 +105,24 @@ fn copy(from: &Path, to: &Path, kind: &str) {
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target, kind);
         } else if entry.file_name() != "reserve" || kind == "reserve" {
+            // Its engine may still be writing for a moment after the store was dropped.
+            let _rest = (entry.file_name() == "db").then(|| at_rest(&entry.path()));
             fs::copy(entry.path(), target).unwrap();
         }
     }
 }
 
+/// The database once its engine has let go of it.
+fn at_rest(path: &Path) -> fs::File {
+    let file = fs::File::open(path).unwrap();
+    fs4::FileExt::lock(&file).unwrap();
+    file
+}
+
 /// Flips a bit wherever the name of a pattern stands in the database: its page cannot be read.
 fn spoil_page(dir: &Path, id: u64) {
     let (path, name) = (dir.join("gen-1/db"), format!("pattern {id:03}"));
+    drop(at_rest(&path));
     let mut bytes = fs::read(&path).unwrap();
     let is_it = |at: &usize| bytes[*at..].starts_with(name.as_bytes());
     let found: Vec<usize> = (0..bytes.len()).filter(is_it).collect();

@@ -57,7 +57,7 @@ fn report(failures: &[Failure], rot: Rot, test: &str) {
 }
 
 fn simulate(rot: Rot, test: &str) {
-    let (first, seeds) = (budget("CONSILIENCE_SEED", 1), budget("CONSILIENCE_SEEDS", 60));
+    let (first, seeds) = (budget("CONSILIENCE_SEED", 1), budget("CONSILIENCE_LIVES", 60));
     println!("seeds {first} to {}", first + seeds - 1);
     let (failures, tally) = live_all(first..first + seeds, rot);
     println!("{tally:?}, {} cluster-hours", tally.simulated_ms / 3_600_000);

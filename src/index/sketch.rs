@@ -183,7 +183,7 @@ impl Sketch {
         keys > (self.cells.len() * KEYS_PER_CELL) as u64
     }
 
-    /// A sketch of all entries with `cells` cells. O(entries); `benches/README.md` says what it takes.
+    /// A sketch of all entries with `cells` cells. O(entries); `benches/README.md` has the time.
     fn of(salt: Salt, cells: usize, index: &Index) -> Self {
         let mut sketch = Self::new(salt, cells);
         index.iter().for_each(|(key, digest)| sketch.change(&key, None, Some(digest)));

@@ -1,6 +1,6 @@
 //! Whole clusters in virtual time, one seed each, under every fault the simulator knows.
 //!
-//! `CONSILIENCE_SEEDS` says how many, `CONSILIENCE_SEED` where they begin. A failure prints the
+//! `CONSILIENCE_LIVES` says how many, `CONSILIENCE_SEED` where they begin. A failure prints the
 //! command that lives it again, and the deeds without which it does not fail.
 
 use std::sync::Mutex;
@@ -48,7 +48,7 @@ fn report(failures: &[Failure], rot: Rot, test: &str) {
         return;
     };
     let seed = first.seed;
-    println!("replay: CONSILIENCE_SEED={seed} CONSILIENCE_SEEDS=1 cargo test --locked {test}");
+    println!("replay: CONSILIENCE_SEED={seed} CONSILIENCE_LIVES=1 cargo test --locked {test}");
     if let Some((short, failure)) = shrunk(&Plan::drawn(seed, rot), SHRINK_LIVES_MAX) {
         println!("shortest found: {failure}, {} nodes, {:?}", short.nodes, short.weather);
         short.deeds.iter().for_each(|(ms, deed)| println!("  after {ms} ms {deed:?}"));

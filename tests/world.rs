@@ -3,17 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use consilience::codec::key_hash;
-use consilience::disk::memory::MemoryDisk;
-use consilience::disk::{Batch, Compacted, Disk, DiskError, Prepared, Visit};
+use consilience::disk::{Batch, Disk};
 use consilience::host::{Host, Input, ReplicaChoice, Reply, StepError};
 use consilience::pattern::{
     Content, Digest, EpisodeId, Observation, Pattern, PatternId, Ratio, SpaceId, Write, WriteReport,
 };
 use consilience::port::{MessageId, NetInput, NetOutput, Peer, SessionId, SpaceTag};
 use consilience::replica::{Absorb, Output, SessionReport};
+pub use consilience::sim::Medium;
 use consilience::sync::{Chance, Millis};
 
 /// The space every test uses.
@@ -30,51 +29,6 @@ enum Cargo {
     Frame(SessionId, usize, Vec<u8>),
     Closed(SessionId),
     Rumor(usize, Vec<u8>),
-}
-
-/// A disk that outlives the host that writes to it.
-#[derive(Clone, Default)]
-pub struct Medium(Arc<Mutex<MemoryDisk>>);
-
-impl Medium {
-    pub fn disk(&self) -> MutexGuard<'_, MemoryDisk> {
-        self.0.lock().unwrap()
-    }
-}
-
-impl Disk for Medium {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        self.disk().get(key)
-    }
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        visit: &mut Visit<'_>,
-    ) -> Result<(), DiskError> {
-        self.disk().scan(prefix, after, visit)
-    }
-    fn commit(&mut self, batch: &Batch) -> Result<(), DiskError> {
-        self.disk().commit(batch)
-    }
-    fn flush(&mut self) -> Result<(), DiskError> {
-        self.disk().flush()
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        self.disk().bytes_on_disk()
-    }
-    fn bytes_live(&self) -> u64 {
-        self.disk().bytes_live()
-    }
-    fn failure(&self) -> Option<String> {
-        self.disk().failure()
-    }
-    fn prepare_compaction(&self) -> Result<Prepared, DiskError> {
-        self.disk().prepare_compaction()
-    }
-    fn finish_compaction(&mut self, prepared: Prepared) -> Result<Compacted, DiskError> {
-        self.disk().finish_compaction(prepared)
-    }
 }
 
 /// All rows of a disk.

@@ -430,15 +430,20 @@ fn main() -> Outcome<()> {
     Ok(fs::remove_file(log)?)
 }
 
-fn example(id: &str, episodes: &[&str], confidence: f32) -> ConsolidationSnapshot {
-    let pattern = SemanticPattern {
+/// A pattern as the engine might have made it.
+pub fn pattern(id: &str, episodes: &[&str], confidence: f32) -> SemanticPattern {
+    SemanticPattern {
         id: id.to_owned(),
         embedding: [0.25; DIMENSION],
         source_episodes: episodes.iter().map(|episode| (*episode).to_owned()).collect(),
         strength: 0.5,
         schema_confidence: confidence,
         last_consolidated: 1_000,
-    };
+    }
+}
+
+fn example(id: &str, episodes: &[&str], confidence: f32) -> ConsolidationSnapshot {
+    let patterns = vec![pattern(id, episodes, confidence)];
     let stats = ConsolidationStats { patterns: 1 };
-    ConsolidationSnapshot { generated_at: 1_000, patterns: vec![pattern], stats }
+    ConsolidationSnapshot { generated_at: 1_000, patterns, stats }
 }

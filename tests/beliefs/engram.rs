@@ -11,21 +11,10 @@ mod engram_adapter;
 
 use engram_adapter::{
     BeliefUpdateRecord, ConsolidationCacheSource, ConsolidationService, ConsolidationSnapshot,
-    ConsolidationStats, DIMENSION, Health, SemanticPattern, SpaceConsolidation,
+    ConsolidationStats, Health, SemanticPattern, SpaceConsolidation, pattern,
 };
 
 const SCHEDULER: ConsolidationCacheSource = ConsolidationCacheSource::Scheduler;
-
-fn pattern(id: &str, episodes: &[&str], confidence: f32) -> SemanticPattern {
-    SemanticPattern {
-        id: id.to_owned(),
-        embedding: [0.25; DIMENSION],
-        source_episodes: episodes.iter().map(|episode| (*episode).to_owned()).collect(),
-        strength: 0.5,
-        schema_confidence: confidence,
-        last_consolidated: 1_000,
-    }
-}
 
 fn snapshot(patterns: &[SemanticPattern]) -> ConsolidationSnapshot {
     let stats = ConsolidationStats { patterns: patterns.len() };

@@ -150,12 +150,12 @@ impl Pattern {
 
     /// The context and what is live: that has been seen, though after damage no floor may say so.
     fn shown(&self, floor: &VersionVector) -> Cow<'_, VersionVector> {
-        let covered = |dot: &Dot| floor.covers(*dot) || self.context.covers(*dot);
-        if self.live_dots().all(|dot| covered(&dot)) {
+        let new = self.live_beyond(floor);
+        if new.is_empty() {
             return Cow::Borrowed(&self.context);
         }
         let mut context = self.context.clone();
-        self.live_dots().for_each(|dot| context.include(dot));
+        new.into_iter().for_each(|dot| context.include(dot));
         Cow::Owned(context)
     }
 
@@ -175,9 +175,13 @@ impl Pattern {
     /// What is live has been seen: entries that only the other side's floor covered enter the
     /// context, because that floor does not hold here before the session is complete.
     fn include_live_dots(&mut self, floor: &VersionVector) {
+        self.live_beyond(floor).into_iter().for_each(|dot| self.context.include(dot));
+    }
+
+    /// The events of live entries that neither a floor nor the context covers.
+    fn live_beyond(&self, floor: &VersionVector) -> Vec<Dot> {
         let covered = |dot: &Dot| floor.covers(*dot) || self.context.covers(*dot);
-        let new: Vec<Dot> = self.live_dots().filter(|dot| !covered(dot)).collect();
-        new.into_iter().for_each(|dot| self.context.include(dot));
+        self.live_dots().filter(|dot| !covered(dot)).collect()
     }
 
     /// Drops from the context what the floor implies anyway. Returns true iff something went.

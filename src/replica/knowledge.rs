@@ -81,8 +81,8 @@ impl Replica {
             return Ok(());
         }
         self.table.write_knowledge(rows, &self.knowledge, &knowledge)?;
+        self.sum.replace(&self.knowledge, &knowledge);
         self.knowledge = knowledge;
-        self.sum = Sum::from(&self.knowledge);
         Ok(())
     }
 
@@ -141,12 +141,12 @@ impl Replica {
         lost: Lost,
     ) -> Result<(), TableError> {
         tracing::error!(space = %self.table.id(), ?lost, "damaged: it must come from a peer again");
-        self.table.set_aside(rows, lost)?;
-        if let Lost::Record(key) = lost {
-            self.index.set(key, None);
-            self.read_knowledge(rows)?;
-        }
-        Ok(())
+        let Lost::Record(key) = lost else { return self.table.set_aside(rows, lost) };
+        self.table.drop_record(rows, key)?;
+        self.index.set(key, None);
+        let mut left = self.knowledge.clone();
+        left.lose(key);
+        self.replace_knowledge(rows, left)
     }
 
     /// Root, size and knowledge hash at this moment. O(residue + actors).

@@ -38,16 +38,31 @@ impl Sum {
         self.0 = self.0.wrapping_sub(actor_share(actor, before));
         self.0 = self.0.wrapping_add(actor_share(actor, after));
     }
+
+    /// Counts knowledge in place of what was known before: only rows that differ are hashed, and
+    /// those of gaps. O(actors + gaps).
+    pub fn replace(&mut self, before: &Knowledge, after: &Knowledge) {
+        let (old, new) = (before.all(), after.all());
+        new.beyond(old)
+            .dots()
+            .for_each(|dot| self.count(dot.actor, old.get(dot.actor), dot.counter));
+        old.beyond(new)
+            .dots()
+            .for_each(|dot| self.count(dot.actor, dot.counter, new.get(dot.actor)));
+        for (key, value) in gap_rows(0, before) {
+            self.0 = self.0.wrapping_sub(share(&key, &value));
+        }
+        for (key, value) in gap_rows(0, after) {
+            self.0 = self.0.wrapping_add(share(&key, &value));
+        }
+    }
 }
 
 impl From<&Knowledge> for Sum {
     /// The sum over all rows it is written in. O(actors + gaps).
     fn from(knowledge: &Knowledge) -> Self {
         let mut sum = Self::default();
-        knowledge.all().rows().iter().for_each(|(actor, n)| sum.count(*actor, 0, *n));
-        for (key, value) in gap_rows(0, knowledge) {
-            sum.0 = sum.0.wrapping_add(share(&key, &value));
-        }
+        sum.replace(&Knowledge::new(), knowledge);
         sum
     }
 }

@@ -249,8 +249,10 @@ impl Oracle {
 
     // ---- what the world does to nodes
 
+    /// A node as a backup or a copy of its medium has it. What is unconfirmed there is not in it,
+    /// and whether it happened is for the node itself to show when it starts anew.
     pub(super) fn saved(&self, node: usize) -> Known {
-        self.nodes[node].clone()
+        Known { pending: Vec::new(), ..self.nodes[node].clone() }
     }
 
     /// A node is what it was once; what it wrote since may be nowhere now.

@@ -88,18 +88,12 @@ impl Replica {
             };
             let one = &mut plan.touched[place];
             let (edit, content) = self.edit_of(write);
-            let (actor, counter) = (self.actor, self.counter);
-            let dot = self.next_dot();
-            let earlier = one.latest.or_else(|| self.previous.get(&one.key).copied());
-            let Some(delta) = one.after.plan(&edit, dot, earlier.unwrap_or(0)) else {
-                (self.actor, self.counter) = (actor, counter);
+            let was_dead = one.after.is_dead();
+            let Some(delta) = self.event(one.key, &mut one.after, &edit, one.latest) else {
                 plan.report.unchanged += 1;
                 continue;
             };
-            let was_dead = one.after.is_dead();
-            let outcome = one.after.apply(&delta, self.floor_of(one.key));
-            debug_assert_eq!(outcome, DeltaOutcome::Applied, "an edit of what is held here");
-            one.latest = Some(dot.counter);
+            one.latest = Some(delta.dot.counter);
             match (was_dead, one.after.is_dead()) {
                 (true, false) => plan.report.inserted += 1,
                 (false, true) => plan.report.removed += 1,
@@ -116,6 +110,28 @@ impl Replica {
             plan.events.push((delta, content));
         }
         Ok(plan)
+    }
+
+    /// The event that an edit is on a state, applied to it. None where it would change nothing, and
+    /// then no dot is used up. `latest` is our event before it, if that is not stored yet.
+    fn event(
+        &mut self,
+        key: KeyHash,
+        state: &mut Pattern,
+        edit: &Edit,
+        latest: Option<u64>,
+    ) -> Option<Delta> {
+        let (actor, counter) = (self.actor, self.counter);
+        let dot = self.next_dot();
+        let earlier = latest.or_else(|| self.previous.get(&key).copied()).unwrap_or(0);
+        let previous = if planted::is(Bug::DeltaWithoutPrevious) { 0 } else { earlier };
+        let Some(delta) = state.plan(edit, dot, previous) else {
+            (self.actor, self.counter) = (actor, counter);
+            return None;
+        };
+        let outcome = state.apply(&delta, self.floor_of(key));
+        debug_assert_eq!(outcome, DeltaOutcome::Applied, "an edit of what is held here");
+        Some(delta)
     }
 
     /// What is held of a pattern, as the start of a plan.
@@ -174,19 +190,11 @@ impl Replica {
     ) -> Result<Change, TableError> {
         let unchanged = self.index.get(&key);
         let mut after = before.cloned().unwrap_or_else(|| Pattern::new(id.clone()));
-        let counter = self.counter;
-        let actor = self.actor;
-        let dot = self.next_dot();
-        let previous = self.previous.get(&key).copied().unwrap_or(0);
-        let previous = if planted::is(Bug::DeltaWithoutPrevious) { 0 } else { previous };
-        let Some(delta) = after.plan(edit, dot, previous) else {
-            (self.counter, self.actor) = (counter, actor);
+        let Some(delta) = self.event(key, &mut after, edit, None) else {
             return Ok(Change { before: unchanged, after: unchanged });
         };
-        let outcome = after.apply(&delta, self.floor_of(key));
-        debug_assert_eq!(outcome, DeltaOutcome::Applied, "an edit of what is held here");
-        self.previous.insert(key, dot.counter);
-        self.know(rows, dot)?;
+        self.previous.insert(key, delta.dot.counter);
+        self.know(rows, delta.dot)?;
         let (change, _) = self.settle(rows, key, before, after)?;
         self.outbox.push(delta, None);
         Ok(change)

@@ -17,9 +17,9 @@ fn digest(byte: u8) -> Digest {
     Digest([byte; 32])
 }
 
-fn index_of(set: &Set) -> Index {
+fn index_of(set: &Set, salt: u8) -> Index {
     let mut index = Index::new();
-    index.keep_sketch([7; 16]);
+    index.keep_sketch([salt; 16]);
     set.iter().for_each(|(key, byte)| {
         index.set(KeyHash(*key), Some(digest(*byte)));
     });
@@ -57,6 +57,14 @@ fn by_ranges(one: &Set, other: &Set) -> BTreeSet<Stub> {
     have.into_iter().chain(need).map(|id| stubs[id.as_bytes()]).collect()
 }
 
+/// What the sketches of two sets under a salt tell of their difference, if they tell it.
+fn by_sketch(one: &Set, other: &Set, salt: u8) -> Option<BTreeSet<Stub>> {
+    let (a, b) = (index_of(one, salt), index_of(other, salt));
+    // 70 keys at most: far more cells than they need.
+    let difference = a.difference(&b.cells(320).unwrap(), &b.strata()).unwrap();
+    Some(difference.decode()?.into_iter().collect())
+}
+
 proptest! {
     #![proptest_config(cases())]
 
@@ -75,12 +83,9 @@ proptest! {
             changed.iter().for_each(|(at, byte)| { other.insert(*at.get(&keys), *byte); });
             removed.iter().for_each(|at| { other.remove(at.get(&keys)); });
         }
-        let (a, b) = (index_of(&one), index_of(&other));
-        // 70 keys at most: far more cells than they need.
-        let difference = a.difference(&b.cells(320).unwrap(), &b.strata()).unwrap();
-        // Seldom a sketch does not tell, and says so: a session then takes a larger one, or walks.
-        let Some(stubs) = difference.decode() else { return Ok(()) };
-        let found: BTreeSet<Stub> = stubs.into_iter().collect();
-        prop_assert_eq!(found, by_ranges(&one, &other));
+        // A check of 16 bits fits a cell of several keys once in some 10,000 sketches, which then
+        // do not tell; under another salt they do.
+        let found = [7, 11].into_iter().find_map(|salt| by_sketch(&one, &other, salt));
+        prop_assert_eq!(found.unwrap(), by_ranges(&one, &other));
     }
 }

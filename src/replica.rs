@@ -92,8 +92,6 @@ pub struct Counts {
     pub wants: u64,
     /// Keys lost to damage, and not asked for since.
     pub holes: u64,
-    /// Keys of which less is known than of the others: they may lack what damage has taken.
-    pub gaps: u64,
     /// Sessions open.
     pub sessions: u64,
     /// Sessions that ended, and how many of them broke.
@@ -431,7 +429,6 @@ impl<'r> View<'r> {
             contexts: self.replica.contexts.len() as u64,
             residue: self.replica.silent.iter().filter(beyond).count() as u64,
             holes: knowledge.holes() as u64,
-            gaps: knowledge.gap_keys() as u64,
             sessions: self.replica.sessions.len() as u64,
             wants: self
                 .replica

@@ -61,11 +61,21 @@ pub enum Bug {
     StaleRoot,
     /// A record lost to damage is announced as if it were removed.
     HoleIsDeletion,
+    /// Contexts are forgotten though an open session was told of less knowledge.
+    ForgetBelowAnnounced,
+    /// What a floor implied to be dead is not written down.
+    ImpliedIsForgotten,
+    /// A removal is taken over whatever the state it speaks of.
+    ResidueOfAnyState,
+    /// A state is put together from guesses, and none is held against its digest.
+    GuessWithoutDigest,
+    /// An entry that came from elsewhere is not owed to the sessions that are open.
+    OpenSessionsUntold,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 32] = [
         Self::AckBeforeFlush,
         Self::OutputOfFailedCommit,
         Self::FailedCommitStays,
@@ -93,6 +103,11 @@ impl Bug {
         Self::FailedPeerStaysBusy,
         Self::StaleRoot,
         Self::HoleIsDeletion,
+        Self::ForgetBelowAnnounced,
+        Self::ImpliedIsForgotten,
+        Self::ResidueOfAnyState,
+        Self::GuessWithoutDigest,
+        Self::OpenSessionsUntold,
     ];
 }
 

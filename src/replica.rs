@@ -354,9 +354,13 @@ impl<'r> View<'r> {
 
     /// A pattern by id; dead ones count as absent. O(its size).
     pub fn get(&self, id: &PatternId) -> Result<Option<Pattern>, TableError> {
+        Ok(self.record(id)?.filter(|pattern| !pattern.is_dead()))
+    }
+
+    /// What is stored of a pattern, dead ones with a context included. O(its size).
+    pub fn record(&self, id: &PatternId) -> Result<Option<Pattern>, TableError> {
         let key = crate::codec::key_hash(self.replica.table.id(), id);
-        let found = self.replica.table.load(&self.rows, key)?;
-        Ok(found.filter(|pattern| !pattern.is_dead()))
+        self.replica.table.load(&self.rows, key)
     }
 
     /// A pattern by its key; dead ones count as absent. O(its size).

@@ -14,6 +14,7 @@ use crate::codec::{content_digest, key_hash, state_digest};
 use crate::disk::Overlay;
 use crate::lattice::VersionVector;
 use crate::pattern::{Content, Digest, Encoding, KeyHash, Knowledge, Pattern, ReplicaId, Shape};
+use crate::planted::{self, Bug};
 use crate::port::SessionId;
 use crate::sync::{Finder, stub_of};
 use crate::table::TableError;
@@ -354,7 +355,8 @@ impl Replica {
         }
         self.check_pattern_claims(&part.state, rows)?;
         let key = key_hash(self.table.id(), &part.state.id);
-        if self.index.get(&key).map(Mark::from) != part.mark {
+        let is_same = self.index.get(&key).map(Mark::from) == part.mark;
+        if !is_same && !planted::is(Bug::ResidueOfAnyState) {
             // It changed since the walk: another session will see to it.
             self.live(session)?.session.mark_incomplete();
             return Ok(());
@@ -390,7 +392,7 @@ fn rebuild(
     for guess in guesses.chain(assumed.iter().flat_map(without_one)) {
         let mut theirs = part.state.clone();
         theirs.overlay(&guess);
-        if fits(&theirs) {
+        if fits(&theirs) || planted::is(Bug::GuessWithoutDigest) {
             return Ok(Some(theirs));
         }
     }

@@ -5,12 +5,15 @@
 //! to damage stands in a gap: nothing is known of it, here and in all that peers are told, so that
 //! its absence removes nothing anywhere. Whatever else is decided, is decided key by key.
 
+use std::sync::Arc;
+
 use super::Replica;
 use crate::codec::frame::Standing;
 use crate::disk::Overlay;
 use crate::index::Index;
 use crate::lattice::{Dot, VersionVector};
 use crate::pattern::{KeyHash, Knowledge};
+use crate::planted::{self, Bug};
 use crate::table::{Account, Lost, Sum, TableError};
 
 /// Rows of a peer's floor that may enter a context: half of what a context may hold.
@@ -31,14 +34,16 @@ impl Replica {
     /// What may be forgotten: what we know, and every open session was told we know.
     pub(super) fn may_forget(&self, key: KeyHash, dot: Dot) -> bool {
         let mut announced = self.sessions.values().filter_map(|live| live.session.announced());
-        self.floor_of(key).covers(dot) && announced.all(|told| told.of(key).covers(dot))
+        let is_told = |told: &Arc<Knowledge>| told.of(key).covers(dot);
+        let all_told = announced.all(is_told) || planted::is(Bug::ForgetBelowAnnounced);
+        self.floor_of(key).covers(dot) && all_told
     }
 
     /// The rows of a peer's floor that ours lacks. Beyond [`FLOOR_ROWS_MAX`] none: a context could
     /// not hold them, and until the session is complete a third node that is far behind may bring
     /// back what the floor implied to be dead, until the next session with one who knows.
     pub(super) fn implied_by(&self, key: KeyHash, their_floor: &VersionVector) -> VersionVector {
-        if their_floor.len() > FLOOR_ROWS_MAX {
+        if their_floor.len() > FLOOR_ROWS_MAX || planted::is(Bug::ImpliedIsForgotten) {
             return VersionVector::new();
         }
         their_floor.beyond(self.floor_of(key))

@@ -3,7 +3,8 @@
 //!
 //! A *fact* is one live entry with the event that wrote it. Every write is noted with the facts it
 //! added and killed at its node. From then on, at every node: what is shown was added by somebody,
-//! what was shown stays unless somebody killed it, and what is gone does not come back.
+//! what was shown stays unless somebody killed it, what is gone does not come back, and whatever
+//! event the node says it has seen is done there, in what it added and in what it killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,6 +68,8 @@ pub(super) struct Known {
     /// The number of its latest change then; `None` where everything must be looked at.
     version: Option<u64>,
     shown: Vec<Facts>,
+    /// Up to where its knowledge was held against what it shows.
+    knew: VersionVector,
     gone: BTreeSet<Fact>,
     /// Events that are certainly incorporated here.
     held: BTreeSet<Dot>,
@@ -76,6 +79,14 @@ pub(super) struct Known {
     is_present: bool,
 }
 
+impl Known {
+    /// Whatever was seen before, the next look is at everything that may have changed.
+    fn forget_looks(&mut self) {
+        self.version = None;
+        self.knew = VersionVector::new();
+    }
+}
+
 type Judged = Result<(), String>;
 
 /// All that was written, and what each node was seen to hold.
@@ -83,6 +94,8 @@ type Judged = Result<(), String>;
 pub struct Oracle {
     ids: Vec<PatternId>,
     events: BTreeMap<Dot, Event>,
+    /// The events of each pattern.
+    told: Vec<BTreeSet<Dot>>,
     /// Who killed a fact; never empty.
     killers: BTreeMap<Fact, BTreeSet<Dot>>,
     nodes: Vec<Known>,
@@ -103,7 +116,8 @@ impl Oracle {
         };
         let nodes = vec![known; nodes];
         let (events, killers) = (BTreeMap::new(), BTreeMap::new());
-        Self { ids, events, killers, nodes, acknowledged: 0, looks: 0 }
+        let told = vec![BTreeSet::new(); ids.len()];
+        Self { ids, events, told, killers, nodes, acknowledged: 0, looks: 0 }
     }
 
     pub(super) fn ids(&self) -> Vec<PatternId> {
@@ -150,6 +164,7 @@ impl Oracle {
             self.killers.entry(fact.clone()).or_default().insert(dot);
         }
         self.events.insert(dot, Event { pattern, adds, kills });
+        self.told[pattern].insert(dot);
         self.nodes[node].pending.push(dot);
         Ok(())
     }
@@ -164,7 +179,7 @@ impl Oracle {
 
     /// What was staged at a node did not become durable: nothing of it may be seen.
     pub(super) fn refused(&mut self, node: usize, view: &View<'_>) -> Judged {
-        self.nodes[node].version = None;
+        self.nodes[node].forget_looks();
         self.look(node, view)
     }
 
@@ -179,12 +194,13 @@ impl Oracle {
             }
         }
         self.nodes[node].looked.fill(Look::Never);
-        self.nodes[node].version = None;
+        self.nodes[node].forget_looks();
         view.map_or(Ok(()), |view| self.look(node, view))
     }
 
     fn never_happened(&mut self, dot: Dot) {
         let Some(event) = self.events.remove(&dot) else { return };
+        self.told[event.pattern].remove(&dot);
         for fact in event.kills {
             if let Some(killers) = self.killers.get_mut(&fact) {
                 killers.remove(&dot);
@@ -199,14 +215,14 @@ impl Oracle {
     /// read.
     fn look(&mut self, node: usize, view: &View<'_>) -> Judged {
         if self.nodes[node].version == Some(view.version()) {
-            return Ok(());
+            return self.hold_knowledge_to_it(node, view);
         }
         for pattern in 0..self.ids.len() {
             let digest = view.indexed(&self.ids[pattern]);
             if self.nodes[node].looked[pattern] == Look::At(digest) {
                 continue;
             }
-            let Ok(held) = view.get(&self.ids[pattern]) else { continue };
+            let Ok(held) = view.record(&self.ids[pattern]) else { continue };
             if held.as_ref().and_then(state_digest) != digest {
                 let name = &self.ids[pattern];
                 return Err(format!("node {node}: the index of {name} is not of its record"));
@@ -214,6 +230,12 @@ impl Oracle {
             let shown = held.as_ref().map(facts).unwrap_or_default();
             self.looks += 1;
             self.judge(node, pattern, &shown)?;
+            let context = held.map(|held| held.context).unwrap_or_default();
+            let floor = view.floor_of(&self.ids[pattern]);
+            let seen = |dot: Dot| context.covers(dot) || floor.covers(dot);
+            for dot in self.told[pattern].iter().filter(|dot| seen(**dot)) {
+                self.assert_done(node, *dot, &shown)?;
+            }
             let known = &mut self.nodes[node];
             known.looked[pattern] = Look::At(digest);
             known.held.extend(shown.iter().map(Fact::dot));
@@ -222,7 +244,51 @@ impl Oracle {
             known.shown[pattern] = shown;
         }
         self.nodes[node].version = Some(view.version());
+        self.hold_knowledge_to_it(node, view)
+    }
+
+    /// What a node has come to know since it was last looked at must be done in what it shows.
+    fn hold_knowledge_to_it(&mut self, node: usize, view: &View<'_>) -> Judged {
+        let known = &self.nodes[node];
+        let all = view.knowledge().all();
+        if *all == known.knew {
+            return Ok(());
+        }
+        for row in all.beyond(&known.knew).dots() {
+            let first = Dot::new(row.actor, known.knew.get(row.actor) + 1);
+            for (dot, event) in self.events.range(first..=row) {
+                let pattern = event.pattern;
+                // A record that cannot be read is held to everything once it is read again.
+                let is_read = known.looked[pattern] != Look::Never;
+                if is_read && view.floor_of(&self.ids[pattern]).covers(*dot) {
+                    self.assert_done(node, *dot, &known.shown[pattern])?;
+                }
+            }
+        }
+        self.nodes[node].knew = all.clone();
         Ok(())
+    }
+
+    /// An event that a node has seen is done there: what it killed is gone, and what it added is
+    /// there unless somebody killed it. (Who killed it, the node may learn later: a peer that knows
+    /// more than it announced keeps what is dead from coming back before it says why.)
+    fn assert_done(&self, node: usize, dot: Dot, shown: &Facts) -> Judged {
+        let Some(event) = self.events.get(&dot) else {
+            return Ok(());
+        };
+        let name = &self.ids[event.pattern];
+        if let Some(fact) = event.kills.iter().find(|fact| shown.contains(*fact)) {
+            return Err(format!(
+                "node {node} has seen {dot:?} and still shows in {name}: {fact:?}"
+            ));
+        }
+        let is_lost = |fact: &&Fact| !shown.contains(*fact) && !self.killers.contains_key(*fact);
+        match event.adds.iter().find(is_lost) {
+            Some(fact) => {
+                Err(format!("node {node} has seen {dot:?} and does not show in {name}: {fact:?}"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn judge(&self, node: usize, pattern: usize, shown: &Facts) -> Judged {
@@ -281,7 +347,7 @@ impl Oracle {
         known.gone.retain(|fact| !of_pattern(&fact.dot()));
         known.shown[pattern].clear();
         known.looked[pattern] = Look::Never;
-        known.version = None;
+        known.forget_looks();
     }
 
     /// After healing: every node shows what all who are there know together, no more and no less.

@@ -63,8 +63,12 @@ pub enum Bug {
     HoleIsDeletion,
     /// Contexts are forgotten though an open session was told of less knowledge.
     ForgetBelowAnnounced,
+    /// A session that left something open counts as complete.
+    IncompleteIsComplete,
     /// What a floor implied to be dead is not written down.
     ImpliedIsForgotten,
+    /// What was refused as dead is not said to be.
+    RefusedIsForgotten,
     /// A removal is taken over whatever the state it speaks of.
     ResidueOfAnyState,
     /// A state is put together from guesses, and none is held against its digest.
@@ -75,7 +79,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::AckBeforeFlush,
         Self::OutputOfFailedCommit,
         Self::FailedCommitStays,
@@ -104,7 +108,9 @@ impl Bug {
         Self::StaleRoot,
         Self::HoleIsDeletion,
         Self::ForgetBelowAnnounced,
+        Self::IncompleteIsComplete,
         Self::ImpliedIsForgotten,
+        Self::RefusedIsForgotten,
         Self::ResidueOfAnyState,
         Self::GuessWithoutDigest,
         Self::OpenSessionsUntold,

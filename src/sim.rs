@@ -7,6 +7,7 @@
 mod abuse;
 mod carry;
 mod damage;
+mod liar;
 mod life;
 mod links;
 mod medium;
@@ -16,6 +17,7 @@ pub mod rounds;
 mod shrink;
 mod world;
 
+pub use liar::Lie;
 pub use links::{Gossip, Weather};
 pub use medium::Medium;
 pub use oracle::{Fact, Facts, Oracle, facts};

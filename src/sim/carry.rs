@@ -32,6 +32,7 @@ impl World {
                 }
             }
             Output::Net(NetOutput::Frame { session, bytes }) => {
+                let bytes = self.as_told(from, session, bytes);
                 self.overheard = Some(bytes.clone());
                 self.links.send(from, session, bytes);
             }
@@ -61,6 +62,7 @@ impl World {
         if self.nodes[from].mute_until > self.links.now {
             return;
         }
+        let bytes = self.rumor_as_told(from, bytes);
         self.overheard_rumor = Some(bytes.clone());
         self.published += 1;
         let message = self.published;

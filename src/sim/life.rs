@@ -184,6 +184,7 @@ impl Life {
             Deed::Leave { node } => self.leave(node),
             Deed::Rot { node, pattern } => self.rot(node, pattern),
             Deed::Abuse { node, dice } => self.abuse(node, dice),
+            Deed::Lie { node, lie, ms } => self.world.lie(node, lie, ms),
             Deed::Calm => self.calm(),
         }
     }

@@ -204,9 +204,7 @@ impl Links {
 
     pub(super) fn send(&mut self, node: usize, session: SessionId, bytes: Vec<u8>) {
         *self.bytes.entry(node).or_default() += bytes.len() as u64;
-        let Some((stream, side)) = self.by_session.get(&(node, session)).copied() else {
-            return;
-        };
+        let Some((stream, side)) = self.stream_of(node, session) else { return };
         let Some(found) = self.streams.get_mut(&stream) else { return };
         match &mut found.frames_left {
             Some(0) => self.cut(stream),
@@ -219,15 +217,20 @@ impl Links {
         }
     }
 
+    /// The stream of a session, and which side of it the node is.
+    pub(super) fn stream_of(&self, node: usize, session: SessionId) -> Option<(u64, usize)> {
+        self.by_session.get(&(node, session)).copied()
+    }
+
     pub(super) fn consumed(&mut self, node: usize, session: SessionId) {
-        if let Some((stream, side)) = self.by_session.get(&(node, session)).copied() {
+        if let Some((stream, side)) = self.stream_of(node, session) {
             self.deliver(stream, 1 - side, |side| Event::Credit { stream, side });
         }
     }
 
     /// One side is through with the stream; the other hears of it after all that was sent.
     pub(super) fn close(&mut self, node: usize, session: SessionId) {
-        if let Some((stream, side)) = self.by_session.get(&(node, session)).copied() {
+        if let Some((stream, side)) = self.stream_of(node, session) {
             self.deliver(stream, 1 - side, |side| Event::Ended { stream, side });
             self.forget(stream, side);
         }
@@ -249,6 +252,13 @@ impl Links {
     pub(super) fn cut(&mut self, stream: u64) {
         for side in 0..2 {
             self.at(self.now, Event::Ended { stream, side });
+        }
+    }
+
+    /// What is sent from now on does not arrive.
+    pub(super) fn stall(&mut self, stream: u64) {
+        if let Some(found) = self.streams.get_mut(&stream) {
+            found.is_stalled = true;
         }
     }
 

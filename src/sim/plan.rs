@@ -1,6 +1,7 @@
 //! What shall happen in one simulated life: drawn from one seed, written down before it begins.
 //! It must never know how a deed is done, so that deeds can be left out one by one.
 
+use super::liar::Lie;
 use super::links::{Gossip, Weather};
 use crate::sync::Chance;
 
@@ -142,6 +143,15 @@ pub enum Deed {
         /// What.
         dice: u64,
     },
+    /// A node lies for a while about how it compares with others, or speaks the next version.
+    Lie {
+        /// Which.
+        node: usize,
+        /// About what.
+        lie: Lie,
+        /// For how long.
+        ms: u64,
+    },
     /// Everything heals, and all must come to hold the same.
     Calm,
 }
@@ -211,10 +221,11 @@ enum Kind {
     Leave,
     Rot,
     Abuse,
+    Lie,
 }
 
 /// How often a fault happens beside 100 writes, where a life has it at all.
-const FAULTS: [(u64, Kind); 13] = [
+const FAULTS: [(u64, Kind); 14] = [
     (24, Kind::Cut),
     (12, Kind::CutStreams),
     (6, Kind::Mute),
@@ -228,6 +239,7 @@ const FAULTS: [(u64, Kind); 13] = [
     (3, Kind::Join),
     (2, Kind::Leave),
     (12, Kind::Abuse),
+    (6, Kind::Lie),
 ];
 
 impl Plan {
@@ -354,6 +366,11 @@ impl Swarm {
             Kind::Leave => Deed::Leave { node: node.max(1) },
             Kind::Rot => Deed::Rot { node: node.max(1), pattern },
             Kind::Abuse => Deed::Abuse { node, dice: self.chance.draw() },
+            Kind::Lie => {
+                let lies = [Lie::Sketches, Lie::Sketches, Lie::Walks, Lie::Version];
+                let lie = lies[index(self.chance.below(4))];
+                Deed::Lie { node, lie, ms: self.chance.below(40_000) }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::liar::Lie;
 use super::links::{Event, Links, Weather};
 use super::medium::Medium;
 use super::oracle::Oracle;
@@ -42,6 +43,8 @@ pub struct Node {
     /// What it publishes is lost until then, and it is told that all is well.
     pub(super) mute_until: Millis,
     has_staged: bool,
+    /// What it lies about, and until when.
+    pub(super) lies: Option<(Lie, Millis)>,
 }
 
 /// A rumor, and who passed it on.
@@ -70,6 +73,8 @@ pub struct World {
     /// The last frame and the last rumor that were sent, for whoever repeats them.
     pub(super) overheard: Option<Vec<u8>>,
     pub(super) overheard_rumor: Option<Vec<u8>>,
+    /// Streams on which a walk has lied.
+    pub(super) has_lied: BTreeSet<u64>,
     chance: Chance,
     /// Connections come and go and nodes tick by themselves; otherwise only what is asked happens.
     is_alive: bool,
@@ -102,6 +107,7 @@ impl World {
             trace: None,
             overheard: None,
             overheard_rumor: None,
+            has_lied: BTreeSet::new(),
             chance,
             is_alive: drive == Drive::Themselves,
         };
@@ -135,6 +141,7 @@ impl World {
             seen: BTreeSet::new(),
             mute_until: Millis(0),
             has_staged: false,
+            lies: None,
         });
         self.boot(at, choice);
         at
@@ -224,6 +231,7 @@ impl World {
         blocked.into_iter().for_each(|(a, b)| self.unblock(a, b));
         for node in &mut self.nodes {
             node.mute_until = Millis(0);
+            node.lies = None;
         }
     }
 

@@ -444,7 +444,8 @@ impl Session {
         };
         let explained = !quiet || !they_were_quiet;
         let missed = root != theirs.root && !self.is_proven();
-        self.outcome = Some(if self.incomplete || !they_are_complete || missed {
+        let left_open = self.incomplete || !they_are_complete || missed;
+        self.outcome = Some(if left_open && !planted::is(Bug::IncompleteIsComplete) {
             Outcome::Incomplete
         } else if root != theirs.root && !explained {
             Outcome::Diverged

@@ -23,7 +23,7 @@ mod field;
 mod sketch;
 pub mod trie;
 
-pub use sketch::{Difference, FIRST_CELLS};
+pub use sketch::{Difference, FIRST_CELLS, Side};
 pub use trie::Index;
 
 /// The version of the hashed layout. Two replicas with different schemas never have equal roots.

@@ -311,6 +311,11 @@ impl<'r> View<'r> {
         self.replica.index.root()
     }
 
+    /// Which keys there are, and what state each is in.
+    pub fn index(&self) -> &'r Index {
+        &self.replica.index
+    }
+
     /// Live patterns.
     pub fn len(&self) -> u64 {
         self.replica.index.len()

@@ -9,10 +9,11 @@ use super::field::{invert_all, mul};
 use super::sketch::{Cell, Salt};
 use crate::codec::frame::Stub;
 
-/// Peels keys out of cells that hold one, until no cell holds any. `None` where that does not come
-/// about. A round looks at the cells that the round before has changed, with one inversion for all.
-/// O(cells · log cells); at most two keys a cell are taken out, so a hostile sketch ends as well.
-pub(super) fn decode(salt: Salt, mut cells: Vec<Cell>) -> Option<Vec<Stub>> {
+/// Peels keys out of cells that hold one, until no cell holds any; each comes with the difference
+/// of its two values. `None` where that does not come about. A round looks at the cells that the
+/// round before has changed, with one inversion for all. O(cells · log cells); at most two keys a
+/// cell are taken out, so a hostile sketch ends as well.
+pub(super) fn decode(salt: Salt, mut cells: Vec<Cell>) -> Option<Vec<(Stub, u32)>> {
     let mut left = cells.len() * 2;
     let mut found = BTreeMap::<Stub, u32>::new();
     let mut pending: Vec<usize> = (0..cells.len()).collect();
@@ -46,6 +47,6 @@ pub(super) fn decode(salt: Salt, mut cells: Vec<Cell>) -> Option<Vec<Stub>> {
         pending = changed;
     }
     let is_empty = cells.iter().all(|cell| cell.is_empty());
-    let stubs = found.into_iter().filter(|(_, value)| *value != 0).map(|(stub, _)| stub);
-    is_empty.then(|| stubs.collect())
+    let found = found.into_iter().filter(|(_, value)| *value != 0);
+    is_empty.then(|| found.collect())
 }

@@ -203,6 +203,17 @@ fn read_cells(bytes: &[u8]) -> Option<Vec<Cell>> {
     fits.then(|| whole.iter().map(|bytes| Cell::read(*bytes)).collect())
 }
 
+/// Who holds a key that differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// We alone.
+    Here,
+    /// The other alone.
+    There,
+    /// Both, each with another digest.
+    Both,
+}
+
 /// Another index, as far as its sketch tells: the difference from ours.
 #[derive(Clone, Debug)]
 pub struct Difference {
@@ -216,7 +227,25 @@ impl Difference {
     /// are none that an index has. At most twice as many as cells. Keys that share a stub come as
     /// one, and 1 difference in 2^32 is missed.
     pub fn decode(&self) -> Option<Vec<Stub>> {
-        decode(self.salt, self.cells.clone())
+        let found = decode(self.salt, self.cells.clone())?;
+        Some(found.into_iter().map(|(stub, _)| stub).collect())
+    }
+
+    /// As [`Difference::decode`], with who holds each key; `index` is the one this is a difference
+    /// from. What is held here alone differs by just its own value: 1 key in 2^32 is mistaken.
+    pub fn decode_sides(&self, index: &Index) -> Option<Vec<(Stub, Side)>> {
+        let found = decode(self.salt, self.cells.clone())?;
+        let side = |(stub, value): (Stub, u32)| {
+            let mine = index.entries_of(stub);
+            let values = mine.iter().map(|(_, digest)| self.salt.value(Some(*digest)));
+            let side = match values.fold(0, |sum, value| sum ^ value) {
+                _ if mine.is_empty() => Side::There,
+                own if own == value => Side::Here,
+                _ => Side::Both,
+            };
+            (stub, side)
+        };
+        Some(found.into_iter().map(side).collect())
     }
 
     /// About how many keys differ, at least 1: with a first flight within a fifth in two cases of

@@ -119,6 +119,23 @@ impl Index {
         }
     }
 
+    /// The number of keys below `prefix`. O(depth).
+    pub fn keys_below(&self, prefix: &Prefix) -> u64 {
+        let Some((at, _)) = self.locate(prefix) else { return 0 };
+        let slot = self.slot(at);
+        match &slot.body {
+            Body::Leaf(entries) => {
+                entries.iter().filter(|(key, _)| prefix.contains(key)).count() as u64
+            }
+            Body::Inner(_) => u64::from(slot.keys),
+        }
+    }
+
+    /// The levels below the top: 0 while all keys fit one leaf. O(nodes).
+    pub fn depth(&self) -> usize {
+        self.depth_below(TOP)
+    }
+
     /// The first `max` entries under `prefix` whose key is greater than `after`, sorted.
     /// O(depth + what is returned).
     pub fn entries(&self, prefix: &Prefix, after: Option<KeyHash>, max: usize) -> Vec<Entry> {
@@ -294,6 +311,12 @@ impl Index {
         children.map(|child| (child != TOP).then(|| self.hash_of(child)))
     }
 
+    fn depth_below(&self, at: SlotId) -> usize {
+        let Body::Inner(children) = &self.slot(at).body else { return 0 };
+        let below = children.iter().filter(|&&child| child != TOP);
+        1 + below.map(|&child| self.depth_below(child)).max().unwrap_or(0)
+    }
+
     fn slot(&self, id: SlotId) -> &Slot {
         &self.slots[id as usize]
     }
@@ -398,6 +421,8 @@ mod tests {
                 prop_assert_eq!(index.root(), fresh.root());
                 for prefix in prefixes(&pool) {
                     prop_assert_eq!(index.node(&prefix), fresh.node(&prefix));
+                    let below = set.keys().filter(|key| prefix.contains(key)).count() as u64;
+                    prop_assert_eq!(index.keys_below(&prefix), below);
                 }
             }
         }
@@ -437,6 +462,7 @@ mod tests {
         let key = |byte: u8| KeyHash((0xab << 120 | u128::from(byte)).to_be_bytes());
         let mut index = build((0..17).map(|byte| (key(byte), digest(byte))));
         assert_eq!(index.descend(&key(3)).1, LEVELS_MAX - 1);
+        assert_eq!((index.depth(), Index::new().depth()), (LEVELS_MAX - 1, 0));
         for byte in 0..17 {
             let leaf = Node::Leaf(vec![(key(byte), digest(byte))]);
             assert_eq!(index.node(&Prefix::of(&key(byte), 32)), leaf);

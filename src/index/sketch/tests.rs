@@ -65,6 +65,17 @@ proptest! {
             if let Some(stubs) = &decoded {
                 prop_assert_eq!(stubs, &truth.iter().copied().collect::<Vec<_>>());
             }
+            let sides = difference(mine, theirs, cells).decode_sides(mine);
+            prop_assert_eq!(sides.is_some(), decoded.is_some());
+            for (stub, side) in sides.into_iter().flatten() {
+                let held = [mine, theirs].map(|index| !index.entries_of(stub).is_empty());
+                let expected = match held {
+                    [true, false] => Side::Here,
+                    [false, true] => Side::There,
+                    both => { prop_assert_eq!(both, [true, true]); Side::Both }
+                };
+                prop_assert_eq!(side, expected);
+            }
             // Far beyond what d differences need, no sketch fails.
             prop_assert!(decoded.is_some() || cells < 4 * d as usize + 40);
         }

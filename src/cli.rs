@@ -13,6 +13,8 @@ mod compare;
 #[cfg(feature = "net")]
 mod demo;
 mod look;
+mod map;
+mod merkle;
 mod migrate;
 mod output;
 mod repair;
@@ -100,6 +102,9 @@ enum Verb {
     History(believe::HistoryArguments),
     /// Print the root of a space: equal iff the live patterns are.
     Root(look::SourceArgument),
+    /// Print what stands in the trie of a space, or where another one differs and what a session
+    /// would exchange.
+    Merkle(merkle::MerkleArguments),
     /// Print what there is: spaces, roots, sizes, peers.
     Status(look::SourceArgument),
     /// Compare a space in two sources, pattern by pattern.
@@ -187,6 +192,7 @@ impl Verb {
             Self::Conflicts(arguments) => believe::conflicts(common, arguments, out),
             Self::History(arguments) => believe::history(common, arguments, out),
             Self::Root(source) => look::root(common, source, out),
+            Self::Merkle(arguments) => merkle::merkle(common, arguments, out),
             Self::Status(source) => look::status(common, source, out),
             Self::Diff(arguments) => compare::diff(common, arguments, out),
             Self::Verify(source) => look::verify(common, source, out),

@@ -3,6 +3,8 @@
 
 mod beliefs;
 mod changes;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line compares"))]
+mod comparison;
 #[cfg(unix)]
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line is the client"))]
 mod control;
@@ -16,6 +18,8 @@ mod migration;
 mod network;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line asks the rest"))]
 mod query;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line compares"))]
+mod rehearsal;
 mod repair;
 mod space;
 mod spool;
@@ -56,11 +60,11 @@ pub use load::{LoadError, LoadReport};
 pub(crate) use network::SpaceSync;
 #[cfg(any(feature = "cli", test))]
 pub(crate) use query::LoadKind;
-#[cfg(feature = "cli")]
-pub(crate) use query::SPACE_DEFAULT;
 #[cfg(any(feature = "cli", test))]
 pub(crate) use query::{Extent, Lens};
 pub(crate) use query::{Fault, Input, Query, Verdict, answer};
+#[cfg(feature = "cli")]
+pub(crate) use query::{SPACE_DEFAULT, compared, prefix};
 pub use repair::{Claim, Holes, Mended, RepairReport, Repaired};
 pub use space::{Applied, PatternView, Patterns, Space};
 pub use verify::VerifyReport;

@@ -33,6 +33,8 @@ mod laws;
 #[cfg(feature = "store")]
 mod limits;
 mod lost;
+#[cfg(feature = "cli")]
+mod merkle;
 mod migrations;
 #[cfg(all(feature = "cli", feature = "net", target_os = "linux"))]
 mod net;

@@ -20,6 +20,11 @@ impl Output {
         Self { out, format, closed: false }
     }
 
+    /// For whom the rows are.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
     /// True once nobody reads any more.
     pub(super) fn is_closed(&self) -> bool {
         self.closed

@@ -2,7 +2,7 @@
 //! It must never choose by verb; a verb says whether it reads or writes.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use super::narrate;
@@ -86,6 +86,22 @@ impl Source {
                 Client::connect(dir).map_err(lost)?.ask(query, input, out)
             }
         }
+    }
+
+    /// These spaces in memory, as they are now: what is done to the copy reaches nothing else. A
+    /// dump is one already. Takes as much memory as their dumps and they do.
+    pub(super) fn copy(self, spaces: &[String]) -> Result<PatternStore, Fault> {
+        if let Self::Dump(store) = self {
+            return Ok(store);
+        }
+        let copy = PatternStore::in_memory()?;
+        for space in spaces {
+            let mut dump = Vec::new();
+            let query = Query::Dump { space: space.clone(), values: false };
+            self.ask(&query, Input::None, &mut dump)?;
+            copy.load_file(None, &mut Cursor::new(dump))?;
+        }
+        Ok(copy)
     }
 
     /// The space a query is about: the one named, else the only one of a dump, else the default.

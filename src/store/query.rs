@@ -8,6 +8,7 @@ mod beliefs;
 mod compact;
 mod edit;
 mod look;
+mod merkle;
 #[cfg(feature = "net")]
 mod peers;
 mod rows;
@@ -24,12 +25,16 @@ use crate::migrations::MigrationError;
 use crate::pattern::{IdError, SpaceId};
 use crate::table::TableError;
 pub(crate) use beliefs::{Extent, Lens};
+#[cfg(feature = "cli")]
+pub(crate) use merkle::{compared, prefix};
 
 /// A question or an order; names are checked by whoever answers.
 #[derive(Clone, Serialize, Deserialize, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
     /// The root of a space, as hex and a newline.
     Root { space: String },
+    /// A row of what stands at a path of the trie.
+    Merkle { space: String, path: String },
     /// One JSON object about everything.
     Status,
     /// A row for each pattern whose id matches.
@@ -275,6 +280,7 @@ pub(crate) fn answer(
 ) -> Result<Verdict, Fault> {
     match query {
         Query::Root { space } => look::root(store, &SpaceId::new(space)?, out),
+        Query::Merkle { space, path } => merkle::merkle(store, &SpaceId::new(space)?, path, out),
         Query::Status => status::status(store, out),
         Query::List { space, glob } => {
             look::list(store, &SpaceId::new(space)?, glob.as_deref(), out)

@@ -6,6 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::admission::peer_id;
+use super::merkle::outcome_name;
 use super::rows::put;
 use super::status::network;
 use super::{Fault, Verdict};
@@ -85,13 +86,7 @@ pub(super) fn sync(
 fn row(sync: &SpaceSync) -> SyncRow<'_> {
     SyncRow {
         space: sync.space.as_str(),
-        outcome: match sync.outcome {
-            Some(Outcome::Equal) => "equal",
-            Some(Outcome::Complete) => "complete",
-            Some(Outcome::Diverged) => "diverged",
-            Some(Outcome::Incomplete) => "incomplete",
-            None => "broken",
-        },
+        outcome: outcome_name(sync.outcome),
         bytes_in: sync.bytes.0,
         bytes_out: sync.bytes.1,
         patterns_in: sync.patterns.0,

@@ -9,6 +9,8 @@ mod comparison;
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the command line is the client"))]
 mod control;
 mod dump;
+#[cfg(all(feature = "net", feature = "cli"))]
+mod glimpse;
 mod lines;
 mod load;
 #[cfg(feature = "net")]
@@ -55,11 +57,15 @@ pub(crate) use control::Client;
 pub use control::ControlServer;
 #[cfg(unix)]
 pub use control::SOCKET_NAME;
+#[cfg(all(feature = "net", feature = "cli"))]
+pub(crate) use glimpse::Glimpse;
 pub use load::{LoadError, LoadReport};
 #[cfg(feature = "net")]
 pub(crate) use network::SpaceSync;
 #[cfg(any(feature = "cli", test))]
 pub(crate) use query::LoadKind;
+#[cfg(all(feature = "net", feature = "cli"))]
+pub(crate) use query::dry_run;
 #[cfg(any(feature = "cli", test))]
 pub(crate) use query::{Extent, Lens};
 pub(crate) use query::{Fault, Input, Query, Verdict, answer};

@@ -1,5 +1,5 @@
-//! `merkle`: what it says differs is what differs, what it says travels is what travels, and no
-//! store changes.
+//! `merkle` and `sync --dry-run`: what they say differs is what differs, what they say travels is
+//! what travels, and nothing changes.
 //!
 //! `here.jsonl` and `there.jsonl` were dumped once by two stores with a common past; they are read,
 //! never written, so actors and replicas in them stay what they were.
@@ -113,6 +113,12 @@ impl Pair {
     #[cfg(feature = "net")]
     fn key(&self) -> PathBuf {
         self.dir.path().join("cluster.key")
+    }
+
+    #[cfg(feature = "net")]
+    fn dry_run(&self, address: &str) -> (i32, Vec<Value>) {
+        let key = self.key();
+        self.rows(&["sync", address, "--dry-run", "--cluster-key", key.to_str().unwrap()])
     }
 
     fn dumps(&self) -> [Vec<u8>; 2] {
@@ -267,5 +273,69 @@ mod network {
             assert!(said.contains(&[parts_in, parts_out]), "{parts_in} {parts_out}: {said:?}");
             assert_eq!(pair.compared().0, 0);
         }
+    }
+
+    #[test]
+    fn a_dry_run_tells_the_difference_and_changes_neither_side() {
+        let pair = Pair::new(300, 5);
+        let truth = told_by_diff(&pair);
+        let session = pair.compared().1[0]["session"].clone();
+        let served = Served::start(&pair.there, &pair.key(), &[], &[]);
+        let (before, at_first) = (pair.dumps(), moved(&pair.there));
+        let (code, rows) = pair.dry_run(&served.address());
+        assert_eq!(code, 1);
+        let row = &rows[0];
+        if cfg!(not(feature = "walk-only")) {
+            assert_is_the_difference(&rows, &truth);
+            // Three of ours the peer has removed: they are asked for, and are gone there.
+            assert_eq!(count(row, "patterns_out"), 12 + 5);
+            assert_eq!(count(row, "asks"), 9 + 3);
+            assert_eq!(row["rung"], session["rung"]);
+        }
+        assert!(count(row, "bytes_out") < 100 && count(row, "bytes_in") < 2_000, "{row}");
+        assert_eq!(moved(&pair.there), at_first, "patterns travelled");
+        assert!(pair.dumps() == before, "a dry run changed a store");
+        assert!(!pair.here.join("identity.key").exists(), "a dry run wrote an identity");
+
+        sync_until_equal(&pair, &served.address());
+        let (code, rows) = pair.dry_run(&served.address());
+        assert_eq!((code, rows.len(), &rows[0]["rung"]), (0, 1, &"nothing".into()));
+        assert_eq!(rows[0]["equal_knowledge"], true);
+    }
+
+    #[test]
+    fn a_dry_run_of_a_served_store_looks_as_somebody_else_and_names_the_next_rung() {
+        if cfg!(feature = "walk-only") {
+            return;
+        }
+        for (pair, rung) in [(Pair::new(900, 90), "larger sketch"), (Pair::new(500, 460), "walk")] {
+            let there = Served::start(&pair.there, &pair.key(), &[], &[]);
+            let _here = Served::start(&pair.here, &pair.key(), &[], &[]);
+            let before = pair.dumps();
+            let (code, rows) = pair.dry_run(&there.address());
+            assert_eq!((code, rows.len()), (1, 1), "{rows:?}");
+            let row = &rows[0];
+            assert_eq!((&row["rung"], &row["told"]), (&rung.into(), &Value::Bool(false)), "{row}");
+            assert_eq!((&row["only_here"], &row["patterns_out"]), (&Value::Null, &Value::Null));
+            let next = if rung == "walk" { "next_nodes" } else { "next_cells" };
+            assert!(count(row, next) > 0 && count(row, "estimate") > 50, "{row}");
+            assert!(pair.dumps() == before, "a dry run changed a store");
+        }
+    }
+
+    #[test]
+    fn a_dry_run_against_nobody_or_a_space_that_is_not_there_says_so() {
+        let pair = Pair::new(60, 1);
+        let key = pair.key();
+        let served = Served::start(&pair.there, &key, &[], &[]);
+        let address = served.address();
+        let with_key = ["--dry-run", "--cluster-key", key.to_str().unwrap()];
+        let nobody = "/ip4/127.0.0.1/tcp/1";
+        for (peer, space, code) in [(nobody, "default", 13), (&address, "other", 1)] {
+            let args = [&["sync", peer, "--space", space][..], &with_key].concat();
+            let output = run(&pair.here, &args);
+            assert_eq!(output.status.code(), Some(code), "{output:?}");
+        }
+        assert!(!String::from_utf8_lossy(&ok(&pair.here, &["status"])).contains("other"));
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::output::Output;
 use super::{Common, narrate};
 use crate::net::admission::load_or_create_identity;
+use crate::net::identity::Keypair;
 use crate::net::{ClusterKey, Config, KeyError, Multiaddr, Switch};
 use crate::pattern::SpaceId;
 use crate::store::{ControlServer, Fault, PatternStore, SPACE_DEFAULT, Verdict};
@@ -103,8 +104,50 @@ pub(super) fn network_config(
     cluster_key: Option<&Path>,
     new: NewKey,
 ) -> Result<Config, Fault> {
-    let failed = |error: KeyError| Fault::Io(error.to_string());
-    let identity = load_or_create_identity(&dir.join("identity.key")).map_err(failed)?;
+    let identity =
+        load_or_create_identity(&dir.join(IDENTITY_NAME)).map_err(|error| failed(&error))?;
+    let (path, key) = named_key(dir, cluster_key, new)?;
+    Ok(Config { key_file: Some(path), ..Config::new(identity, key) })
+}
+
+/// As whom a peer is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// As the store, if it has an identity already.
+    Store,
+    /// As somebody nobody knows.
+    Passing,
+}
+
+/// For a node that looks at one peer and is gone: it writes no file and calls nobody else.
+pub(super) fn looking_config(
+    dir: &Path,
+    cluster_key: Option<&Path>,
+    who: Who,
+) -> Result<Config, Fault> {
+    let (_, key) = named_key(dir, cluster_key, NewKey::Refuse)?;
+    let path = dir.join(IDENTITY_NAME);
+    let identity = match who {
+        Who::Store if path.exists() => {
+            load_or_create_identity(&path).map_err(|error| failed(&error))?
+        }
+        Who::Store | Who::Passing => Keypair::generate_ed25519(),
+    };
+    Ok(Config { advertise: Switch::Off, ..Config::new(identity, key) })
+}
+
+/// Where the identity of a store is kept in its directory.
+const IDENTITY_NAME: &str = "identity.key";
+
+fn failed(error: &KeyError) -> Fault {
+    Fault::Io(error.to_string())
+}
+
+fn named_key(
+    dir: &Path,
+    cluster_key: Option<&Path>,
+    new: NewKey,
+) -> Result<(PathBuf, ClusterKey), Fault> {
     let default = dir.join("cluster.key");
     let path = cluster_key.unwrap_or(&default);
     let is_new = !path.exists();
@@ -115,13 +158,12 @@ pub(super) fn network_config(
         );
         return Err(Fault::Refused(message));
     }
-    let key = ClusterKey::load_or_create(path).map_err(failed)?;
+    let key = ClusterKey::load_or_create(path).map_err(|error| failed(&error))?;
     if is_new {
         let path = path.display();
         narrate(&format!("made a cluster key in {path}: invite gives a ticket to other nodes"));
     }
-    let key_file = Some(path.to_path_buf());
-    Ok(Config { key_file, ..Config::new(identity, key) })
+    Ok((path.to_path_buf(), key))
 }
 
 /// A store without spaces would have nothing to receive.

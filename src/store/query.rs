@@ -7,6 +7,8 @@ mod belief_rows;
 mod beliefs;
 mod compact;
 mod edit;
+#[cfg(all(feature = "net", feature = "cli"))]
+mod glimpse;
 mod look;
 mod merkle;
 #[cfg(feature = "net")]
@@ -25,6 +27,8 @@ use crate::migrations::MigrationError;
 use crate::pattern::{IdError, SpaceId};
 use crate::table::TableError;
 pub(crate) use beliefs::{Extent, Lens};
+#[cfg(all(feature = "net", feature = "cli"))]
+pub(crate) use glimpse::dry_run;
 #[cfg(feature = "cli")]
 pub(crate) use merkle::{compared, prefix};
 

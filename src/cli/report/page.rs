@@ -9,6 +9,8 @@ use super::Trace;
 const WIDTH: usize = 1_180;
 /// Left of each drawing stand its labels.
 const LEFT: usize = 70;
+/// A round is at most this wide, so that a short run fills the page too.
+const ROUND_WIDTH_MAX: usize = 160;
 /// Rows of the heat map and bars: more nodes share a row.
 const ROWS_MAX: usize = 100;
 /// Shades of how far behind a node is; 0 is not at all.
@@ -25,7 +27,7 @@ h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 16px; margin: 28px 0 4p
 p { margin: 4px 0; } code { font-size: 13px; } svg { display: block; }
 svg text { fill: var(--ink); font-size: 11px; } .axis { stroke: var(--faint); fill: none; }
 .cell { fill: var(--full); stroke: none; } .s0 { fill: var(--faint); fill-opacity: .45; }
-.cut { fill: none; stroke: var(--cut); stroke-width: 2; stroke-dasharray: 5 3; }
+.cut { fill: none; stroke: var(--ink); stroke-width: 2; stroke-dasharray: 6 4; }
 .roots { fill: none; stroke: var(--line); stroke-width: 2; } .bar { fill: var(--line); }
 .floor { stroke: var(--cut); stroke-width: 2; } #said { min-height: 1.5em; }
 ";
@@ -94,17 +96,23 @@ fn name(band: &std::ops::Range<usize>) -> String {
     }
 }
 
+/// As `name`, in the 70 pixels beside a drawing.
+fn label(band: &std::ops::Range<usize>) -> String {
+    if band.len() == 1 { name(band) } else { format!("{}…{}", band.start, band.end - 1) }
+}
+
 fn heat_map(page: &mut String, trace: &Trace) {
     let bands = bands(trace.setting.nodes);
-    let wide = ((WIDTH - LEFT) / trace.rounds.len()).clamp(2, 40);
+    let wide = ((WIDTH - LEFT) / trace.rounds.len()).clamp(2, ROUND_WIDTH_MAX);
     let high = (600 / bands.len()).clamp(5, 18);
     let height = bands.len() * high;
     put(
         page,
         format_args!(
-            "<h2>How far behind: node by round</h2>\n<p id=\"said\">Red is behind; point at a \
+            "<h2>How far behind: node by round</h2>\n<p id=\"said\">Red is behind{}; point at a \
              cell to read it.</p>\n\
              <svg id=\"heat\" width=\"{WIDTH}\" height=\"{}\" role=\"img\">\n",
+            apart(trace),
             height + 24
         ),
     );
@@ -142,11 +150,25 @@ fn heat_map(page: &mut String, trace: &Trace) {
     put(
         page,
         format_args!(
-            "<text x=\"0\" y=\"12\">{}</text>\n<text x=\"0\" y=\"{}\">rounds</text>\n</svg>\n",
-            name(&bands[0]),
+            "<text x=\"0\" y=\"12\">{}</text>\n<text x=\"0\" y=\"{}\">rounds</text>\n",
+            label(&bands[0]),
             height + 14
         ),
     );
+    if let Some(last) = bands.last().filter(|_| height > 30) {
+        put(page, format_args!("<text x=\"0\" y=\"{}\">{}</text>\n", height - 4, label(last)));
+    }
+    put(page, format_args!("</svg>\n"));
+}
+
+/// What the dashed box is, where there is one.
+fn apart(trace: &Trace) -> String {
+    let cut = trace.rounds.iter().any(|round| round.cut);
+    let parts = trace.setting.partition.filter(|_| cut);
+    parts.map_or_else(String::new, |(side, _, _)| {
+        let rest = trace.setting.nodes - side;
+        format!("; in the dashed box {side} nodes are apart from {rest}")
+    })
 }
 
 /// A box around the rounds of the partition, and a line between its sides.
@@ -169,7 +191,7 @@ fn partition_box(page: &mut String, trace: &Trace, (wide, height): (usize, usize
 fn roots(page: &mut String, trace: &Trace) {
     const HEIGHT: usize = 140;
     let most = trace.rounds.iter().map(|round| round.roots).max().unwrap_or(1).max(2);
-    let wide = ((WIDTH - LEFT) / trace.rounds.len()).clamp(2, 40);
+    let wide = ((WIDTH - LEFT) / trace.rounds.len()).clamp(2, ROUND_WIDTH_MAX);
     put(
         page,
         format_args!(
@@ -201,11 +223,12 @@ fn bars(page: &mut String, trace: &Trace) {
         page,
         format_args!(
             "<h2>Bytes each node sent</h2>\n<p>The line is the floor: every piece of news, whole, \
-             once to every node that lacks it: {floor} bytes a node.</p>\n\
+             once to every node that lacks it: {floor} bytes a node. \
+             Below the bars stand the numbers of nodes.</p>\n\
              <svg id=\"bytes\" width=\"{WIDTH}\" height=\"{}\" role=\"img\">\n\
              <path class=\"axis\" d=\"M{LEFT} 0 V{HEIGHT} H{WIDTH}\"/>\n\
              <text x=\"0\" y=\"12\">{most}</text><text x=\"0\" y=\"{HEIGHT}\">0</text>\n",
-            HEIGHT + 10
+            HEIGHT + 18
         ),
     );
     for (column, band) in bands.iter().enumerate() {
@@ -221,6 +244,10 @@ fn bars(page: &mut String, trace: &Trace) {
                 name(band),
             ),
         );
+        if column.is_multiple_of((80 / wide).max(1)) {
+            let label = HEIGHT + 14;
+            put(page, format_args!("<text x=\"{x}\" y=\"{label}\">{}</text>\n", band.start));
+        }
     }
     let y = HEIGHT - floor * (HEIGHT - 2) / most;
     put(

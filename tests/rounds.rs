@@ -1,6 +1,7 @@
 //! How many rounds it takes until all hold the same, and what that costs a node in bytes.
 //!
-//! `CONSILIENCE_ROUNDS` says how many seeds a row gets, `CONSILIENCE_NODES` the largest cluster.
+//! `CONSILIENCE_ROUNDS` says how many seeds a row gets, `CONSILIENCE_NODES` the largest cluster,
+//! `CONSILIENCE_PATTERNS` how many patterns there are where that matters.
 
 use consilience::sim::rounds::{ROUNDS_MAX, Rounds, Setting, traffic};
 
@@ -24,11 +25,15 @@ struct Row {
 }
 
 impl Row {
-    fn measure(nodes: usize, news: usize, loss_percent: u64, seeds: u64) -> Self {
+    fn measure(
+        (nodes, patterns): (usize, usize),
+        news: usize,
+        loss_percent: u64,
+        seeds: u64,
+    ) -> Self {
         let (mut rounds, mut bytes, mut floor) = (Vec::new(), 0, 0);
         for seed in 1..=seeds {
-            let setting =
-                Setting { nodes, patterns: 20, news, loss_percent, partition: None, seed };
+            let setting = Setting { nodes, patterns, news, loss_percent, partition: None, seed };
             let mut run = Rounds::new(setting);
             let mut sent = 0;
             let took = run.until_equal(|round| sent += round.bytes.iter().sum::<u64>());
@@ -76,18 +81,28 @@ impl Row {
     }
 }
 
+const HEAD: &str = "| nodes | news | loss | seeds | mean | p99 | log2 N | allowed | bytes a node and round \
+     | floor a node |\n|---|---|---|---|---|---|---|---|---|---|";
+
+#[test]
+fn many_patterns_of_which_one_in_a_hundred_is_news_take_no_more_rounds_than_few() {
+    let nodes = budget("CONSILIENCE_NODES", 30).min(100);
+    let patterns = budget("CONSILIENCE_PATTERNS", 1_000);
+    println!("{patterns} patterns\n{HEAD}");
+    let row = Row::measure((nodes, patterns), patterns / 100, 0, 1);
+    println!("{}", row.line());
+    assert!(row.p99() <= row.most(), "slower than allowed: {}", row.line());
+}
+
 #[test]
 fn news_is_everywhere_after_about_as_many_rounds_as_doubling_takes() {
     let seeds = budget("CONSILIENCE_ROUNDS", 12);
     let largest = budget("CONSILIENCE_NODES", 30);
-    println!(
-        "| nodes | news | loss | seeds | mean | p99 | log2 N | allowed | bytes a node and round \
-         | floor a node |\n|---|---|---|---|---|---|---|---|---|---|"
-    );
+    println!("{HEAD}");
     let mut slow = Vec::new();
     for nodes in [2, 10, 30, 100, 1_000, 10_000].into_iter().filter(|nodes| *nodes <= largest) {
         for (news, loss_percent) in [(1, 0), (1, 5), (1, 20), (nodes.min(100), 0)] {
-            let row = Row::measure(nodes, news, loss_percent, seeds);
+            let row = Row::measure((nodes, 20), news, loss_percent, seeds);
             println!("{}", row.line());
             if row.p99() > row.most() {
                 slow.push(row.line());
@@ -99,7 +114,7 @@ fn news_is_everywhere_after_about_as_many_rounds_as_doubling_takes() {
 
 #[test]
 fn nodes_that_are_equal_cost_next_to_nothing_and_steady_writes_stay_within_the_budget() {
-    let nodes = budget("CONSILIENCE_NODES", 10).min(10);
+    let nodes = budget("CONSILIENCE_NODES", 10).min(100);
     let traffic = traffic(nodes, 200, 1);
     println!("{nodes} nodes: idle {} B/s a node, loaded {} B/s", traffic.idle, traffic.loaded);
     assert!(traffic.idle * 100 < BUDGET_BYTES, "idle: {} bytes a second", traffic.idle);

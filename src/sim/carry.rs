@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use super::links::{Event, Gossip};
-use super::world::{TAG, World};
+use super::world::{TAG, World, mixed};
 use crate::host::Input;
 use crate::port::{NetInput, NetOutput, Verdict};
 use crate::replica::Output;
 
+/// Neighbours a node passes rumors to: all where there are few, else as many as the real mesh has.
+const MESH_ALL: usize = 8;
+const MESH: usize = 4;
 /// An open that nobody answers is given up after so long.
 const OPEN_TIMEOUT_MS: u64 = 5_000;
 
@@ -71,11 +74,28 @@ impl World {
     }
 
     fn spread(&mut self, from: usize, source: Option<usize>, message: u64, bytes: &Arc<[u8]>) {
-        for to in (0..self.nodes.len()).filter(|to| *to != from && Some(*to) != source) {
-            let is_new = !self.nodes[to].seen.contains(&message);
-            if is_new && self.connected.contains(&(from.min(to), from.max(to))) {
+        for to in self.mesh_of(from).into_iter().filter(|to| Some(*to) != source) {
+            if !self.nodes[to].seen.contains(&message) {
                 self.links.whisper(from, to, message, bytes);
             }
         }
+    }
+
+    /// Whom a node passes rumors to. Of many, those of which it draws the lowest lots: a graph as
+    /// good as random, in which news takes about as many hops as the real mesh.
+    fn mesh_of(&self, from: usize) -> Vec<usize> {
+        let is_linked = |to: &usize| self.connected.contains(&(from.min(*to), from.max(*to)));
+        let linked: Vec<usize> = (0..self.nodes.len()).filter(is_linked).collect();
+        if linked.len() <= MESH_ALL {
+            return linked;
+        }
+        let lot = |to: usize| {
+            let pair = [from.min(to), from.max(to)].map(|node| (node as u64).to_le_bytes());
+            mixed(&pair.concat())
+        };
+        let mut drawn: Vec<(u64, usize)> = linked.into_iter().map(|to| (lot(to), to)).collect();
+        drawn.select_nth_unstable(MESH);
+        drawn.truncate(MESH);
+        drawn.into_iter().map(|(_, to)| to).collect()
     }
 }

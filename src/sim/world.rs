@@ -476,8 +476,8 @@ pub(super) fn view(nodes: &[Node], at: usize) -> Option<View<'_>> {
     nodes[at].host.as_ref()?.view(&space())
 }
 
-/// Bytes as one number, for traces.
-fn mixed(bytes: &[u8]) -> u64 {
+/// Bytes as one number, for traces and lots.
+pub(super) fn mixed(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }

@@ -13,7 +13,9 @@ mod record;
 pub use bytes::{DecodeError, hex};
 pub use delta::{Rumor, decode_rumor, encode_delta, encode_rumor};
 pub use gaps::{GapForm, GapRows};
-pub use hash::{checksum, content_digest, encoded_digest, key_hash, knowledge_hash, state_digest};
+pub use hash::{
+    checksum, content_digest, encoded_digest, entry_words, key_hash, knowledge_hash, state_digest,
+};
 pub use record::{
     Encoded, decode_citations, decode_content, decode_record, encode_citations, encode_content,
     encode_record, encode_register_record,

@@ -20,9 +20,11 @@ use crate::pattern::{Digest, KeyHash};
 mod decode;
 mod estimate;
 mod field;
+mod hint;
 mod sketch;
 pub mod trie;
 
+pub use hint::{missing, power_sums};
 pub use sketch::{Difference, FIRST_CELLS, Side};
 pub use trie::Index;
 

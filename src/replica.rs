@@ -6,6 +6,7 @@ mod hear;
 mod knowledge;
 mod local;
 mod merge;
+mod rebuild;
 mod rumors;
 mod search;
 mod speak;

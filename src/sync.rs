@@ -7,7 +7,10 @@ mod session;
 
 pub use chance::Chance;
 pub use peers::{BEAT_IDLE_MS, Peers};
-pub use session::{Emit, Finder, Outcome, SESSION_TURNS_MAX, Session, Start, show, stub_of};
+pub use session::{
+    Emit, Finder, HINT_WORDS_UNASKED, Lead, Outcome, SESSION_TURNS_MAX, Session, Start, Unclear,
+    show, stub_of,
+};
 
 /// A moment, in milliseconds of whoever drives the core.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -26,6 +26,7 @@ mod fuzz;
 mod golden;
 #[cfg(feature = "store")]
 mod held;
+mod hints;
 mod holes;
 #[cfg(feature = "store")]
 mod identity;

@@ -5,7 +5,7 @@ mod any;
 mod packed;
 
 use consilience::codec::frame::{
-    ASKS_MAX, Ask, CELLS_MAX, Envelope, FRAME_BYTES_MAX, Frame, Hello, KNOWLEDGE_ROWS,
+    ASKS_MAX, Ask, CELLS_MAX, Envelope, FRAME_BYTES_MAX, Frame, Hello, Hint, KNOWLEDGE_ROWS,
     KNOWLEDGE_ROWS_MAX, MESSAGE_BYTES_MAX, Mark, PARTS_MAX, Part, Refusal, STRATA_BYTES_MAX, Scope,
     Standing, WALK_NODES_MAX, WalkBody, WalkNode, decode_frame, encode_frame,
 };
@@ -107,9 +107,12 @@ fn walk() -> Frame {
 }
 
 fn parts() -> Frame {
-    let fresh = Part { state: state(), mark: Some(Mark([0x22; 16])), scope: Scope::Fresh };
-    let dead = Part { state: residue(), mark: None, scope: Scope::Whole };
-    Frame::Parts(vec![fresh, dead])
+    let part = |state, mark, scope| Part { state, mark, scope, hint: None };
+    let mark = Some(Mark([0x22; 16]));
+    let hint = Some(Hint { entries: 300, sums: vec![0x0102_0304, 0xf1f2_f3f4] });
+    let hinted = Part { hint, ..part(residue(), mark, Scope::Hinted) };
+    let dead = part(residue(), None, Scope::Whole);
+    Frame::Parts(vec![part(state(), mark, Scope::Fresh), dead, hinted])
 }
 
 fn frames() -> Vec<(&'static str, Frame)> {
@@ -118,6 +121,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
     let asks = vec![
         Ask { key, scope: Scope::Fresh },
         Ask { key: KeyHash([0x45; 16]), scope: Scope::Whole },
+        Ask { key: KeyHash([0x46; 16]), scope: Scope::Hinted },
     ];
     let whole = WalkBody::Leaf(vec![(key, Digest([0x66; 32]))]);
     let nodes = vec![WalkNode { depth: 32, prefix: [0x44; 16], body: whole }];
@@ -139,6 +143,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
                 state: residue(),
                 mark: Some(Mark([0x22; 16])),
                 scope: Scope::Fresh,
+                hint: None,
             }]),
         ),
         ("done", Frame::Done { standing: standing(), quiet: true, complete: true }),

@@ -2,6 +2,7 @@
 //! It must never know which frame may follow which.
 
 mod packed;
+mod part;
 mod sketch;
 mod walk;
 
@@ -9,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::{DecodeError, Reader, canonical, put_bytes, put_varint, put_vector, text};
 use super::gaps::{GapRows, put_gaps, read_gaps};
-use super::record::{decode_content, decode_record, encode_content, encode_record};
+use super::record::{decode_content, encode_content};
 use crate::lattice::VersionVector;
 use crate::pattern::{Content, DIMENSION_MAX, Digest, Encoding, KeyHash, Pattern, Shape};
 pub use packed::{encode_packed, unpack};
 use packed::{put_packed, read_packed};
+use part::{put_ask, put_part, read_ask, read_part};
 pub use sketch::{CELL_BYTES, CELLS_MAX, STRATA_BYTES_MAX};
 use sketch::{put_sketch, put_stubs, read_sketch, read_stubs};
 use walk::{put_walk, read_walk};
@@ -38,6 +40,8 @@ pub const WALK_NODES_MAX: usize = 4_096;
 pub const ASKS_MAX: usize = 4_096;
 /// Parts in one frame: an empty one takes about 30 bytes.
 pub const PARTS_MAX: usize = 8_192;
+/// Words of a hint: so many entries gone are found by it.
+pub const HINT_WORDS_MAX: usize = 16;
 const DETAIL_BYTES_MAX: usize = 256;
 
 /// The first four bytes of a key, the most significant first: what a sketch tells of it.
@@ -90,10 +94,12 @@ pub enum WalkBody {
 }
 
 /// How much of a state a part shows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Scope {
     /// Entries the receiver's knowledge does not cover.
     Fresh,
+    /// As `Fresh`, and a hint at those left out.
+    Hinted,
     /// All live entries.
     Whole,
 }
@@ -118,6 +124,18 @@ pub struct Part {
     pub mark: Option<Mark>,
     /// What was left out.
     pub scope: Scope,
+    /// Where the scope is `Hinted`, and nowhere else.
+    pub hint: Option<Hint>,
+}
+
+/// What a part says of the live entries it left out, so that the receiver finds which of its own
+/// are gone there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hint {
+    /// How many they are.
+    pub entries: u32,
+    /// Power sums of [`crate::codec::entry_words`]: 1 to [`HINT_WORDS_MAX`].
+    pub sums: Vec<u32>,
 }
 
 /// A key one side asks the other to send.
@@ -249,10 +267,7 @@ fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
         Frame::Hello(hello) => put_hello(&mut out, hello),
         Frame::Knowledge(rows) => put_vector(&mut out, rows),
         Frame::Walk { hash_bytes, nodes } => put_walk(&mut out, *hash_bytes, nodes),
-        Frame::Ask(asks) => put_list(&mut out, asks, |out, ask| {
-            out.extend_from_slice(&ask.key.0);
-            out.push(scope_code(ask.scope));
-        }),
+        Frame::Ask(asks) => put_list(&mut out, asks, put_ask),
         Frame::Parts(parts) | Frame::Residue(parts) => put_list(&mut out, parts, put_part),
         Frame::AskContent(digests) => {
             put_list(&mut out, digests, |out, digest| out.extend_from_slice(&digest.0));
@@ -412,46 +427,6 @@ fn read_shape(reader: &mut Reader<'_>) -> Result<Shape, DecodeError> {
         .ok_or(DecodeError::Unknown { what: "an encoding", value: code.into() })?;
     let dimension = reader.bounded(DIMENSION_MAX, "a dimension")?;
     Ok(Shape { dimension: u32::try_from(dimension).unwrap_or(0), encoding })
-}
-
-fn put_part(out: &mut Vec<u8>, part: &Part) {
-    out.push(scope_code(part.scope) | (u8::from(part.mark.is_some()) << 1));
-    part.mark.iter().for_each(|mark| out.extend_from_slice(&mark.0));
-    put_bytes(out, &encode_record(&part.state));
-}
-
-fn read_part(reader: &mut Reader<'_>) -> Result<Part, DecodeError> {
-    let flags = reader.byte("part flags")?;
-    let scope = read_scope(flags & 1)?;
-    let mark = match flags >> 1 {
-        0 => None,
-        1 => Some(Mark(reader.array("a mark")?)),
-        _ => {
-            return Err(DecodeError::Unknown { what: "part flags", value: flags.into() });
-        }
-    };
-    let state = decode_record(reader.sized(MESSAGE_BYTES_MAX, "a record")?)?;
-    Ok(Part { state, mark, scope })
-}
-
-fn read_ask(reader: &mut Reader<'_>) -> Result<Ask, DecodeError> {
-    let key = KeyHash(reader.array("a key")?);
-    Ok(Ask { key, scope: read_scope(reader.byte("a scope")?)? })
-}
-
-fn scope_code(scope: Scope) -> u8 {
-    match scope {
-        Scope::Fresh => 0,
-        Scope::Whole => 1,
-    }
-}
-
-fn read_scope(code: u8) -> Result<Scope, DecodeError> {
-    match code {
-        0 => Ok(Scope::Fresh),
-        1 => Ok(Scope::Whole),
-        _ => Err(DecodeError::Unknown { what: "a scope", value: code.into() }),
-    }
 }
 
 fn refusal_code(refusal: Refusal) -> u8 {

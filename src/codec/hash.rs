@@ -18,6 +18,7 @@ static KEY: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience key v1
 static STATE: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience state v1"));
 static CONTENT: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience content v1"));
 static KNOWLEDGE: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience knowledge v1"));
+static HINT: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience hint v1"));
 static ROW: Domain = LazyLock::new(|| Hasher::new_derive_key("consilience row v1"));
 
 /// Where a pattern stands in the index of its space.
@@ -51,6 +52,25 @@ pub fn encoded_digest(pattern: &Pattern, encoded: &Encoded) -> Option<Digest> {
     hasher.update(blake3::hash(&encoded.citations).as_bytes());
     hasher.update(&encoded.registers);
     Some(Digest(*hasher.finalize().as_bytes()))
+}
+
+/// A word for each live entry, never 0: episodes, then opinions, then descriptions. An event writes
+/// at most one opinion and one description, so that its dot names them.
+pub fn entry_words(pattern: &Pattern) -> Vec<u32> {
+    let word = |kind: u8, dot: Dot, rest: &str| {
+        let mut hasher = HINT.clone();
+        hasher.update(&[kind]);
+        hasher.update(&dot.actor.0.to_le_bytes());
+        hasher.update(&dot.counter.to_le_bytes());
+        hasher.update(rest.as_bytes());
+        let hash = hasher.finalize();
+        let word = hash.as_bytes()[..4].try_into().expect("a hash has 32 bytes");
+        u32::from_le_bytes(word).max(1)
+    };
+    let episodes = pattern.episodes.iter().map(|entry| word(0, entry.dot, entry.episode.as_str()));
+    let opinions = pattern.opinions.iter().map(|entry| word(1, entry.dot, ""));
+    let contents = pattern.contents.iter().map(|entry| word(2, entry.dot, ""));
+    episodes.chain(opinions).chain(contents).collect()
 }
 
 /// The name of content.

@@ -1,30 +1,25 @@
 //! Sessions, hearing: a frame becomes joined states and notes of what is owed in return.
 //! It must never know how frames travel, nor speak before its turn.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Replica;
 use super::exchange::Live;
+use super::rebuild::rebuild;
 use crate::codec::frame::{
     Envelope, Frame, Hello, MESSAGE_BYTES_MAX, Mark, Part, Refusal, Scope, WalkNode, decode_frame,
     unpack,
 };
-use crate::codec::{content_digest, key_hash, state_digest};
+use crate::codec::{content_digest, key_hash};
 use crate::disk::Overlay;
-use crate::lattice::VersionVector;
-use crate::pattern::{Content, Digest, Encoding, KeyHash, Knowledge, Pattern, ReplicaId, Shape};
+use crate::pattern::{Content, Digest, Encoding, KeyHash, Knowledge, Pattern, Shape};
 use crate::planted::{self, Bug};
 use crate::port::SessionId;
-use crate::sync::{Finder, stub_of};
+use crate::sync::{Finder, Lead, stub_of};
 use crate::table::TableError;
 
 /// Missing content asked for in one session beyond what its own parts name.
 const WANTS_PER_SESSION: usize = 4_096;
-
-/// Episodes of a state of which each is tried as the one that was retracted: 64 hashes of 64
-/// episodes take less than asking again.
-const GUESSED_EPISODES_MAX: usize = 64;
 
 /// Why a session is broken off.
 pub(super) struct Broken(pub(super) Refusal, pub(super) String);
@@ -237,7 +232,9 @@ impl Replica {
         rows: &Overlay<'_>,
     ) -> Result<(), Trouble> {
         let mine = self.table.load(rows, key)?;
-        let live = self.live(session)?;
+        let Some(live) = self.sessions.get_mut(&session) else {
+            return Ok(());
+        };
         let known = live.session.their_knowledge().cloned().unwrap_or_default();
         let news = mine.is_some_and(|pattern| {
             let known = known.of(key);
@@ -245,7 +242,7 @@ impl Replica {
         });
         let thorough = live.session.is_thorough();
         let scope = if thorough { Scope::Whole } else { Scope::Fresh };
-        if news || thorough {
+        if news || thorough || live.session.lead(&self.knowledge) == Lead::Ours {
             live.session.ship(key, scope);
         } else if finder == Finder::Sketch {
             live.session.find(stub_of(&key));
@@ -270,14 +267,20 @@ impl Replica {
         self.check_pattern_claims(&part.state, rows)?;
         let key = key_hash(self.table.id(), &part.state.id);
         let mine = self.table.load(rows, key)?;
-        let live = self.live(session)?;
-        live.report.parts.0 += 1;
-        let announced = live.session.announced().cloned().unwrap_or_default();
-        let Some(theirs) = rebuild(part, mine.as_ref(), announced.of(key))? else {
-            live.session.ask(key, Scope::Whole);
+        let Some(live) = self.sessions.get_mut(&session) else {
             return Ok(());
         };
-        let knowledge = self.their_knowledge(session);
+        live.report.parts.0 += 1;
+        let announced = live.session.announced().cloned().unwrap_or_default();
+        let knowledge = live.session.their_knowledge().cloned().unwrap_or_default();
+        let floors = (announced.of(key), knowledge.of(key));
+        let theirs = match rebuild(part, mine.as_ref(), floors)? {
+            Ok(theirs) => theirs,
+            Err(unclear) => {
+                live.session.on_unclear(key, unclear, &self.knowledge);
+                return Ok(());
+            }
+        };
         let joined = self.join_state(rows, key, mine.as_ref(), &theirs, knowledge.of(key));
         let (change, after) = match joined {
             Err(TableError::Limit { id, rule }) => {
@@ -372,59 +375,4 @@ impl Replica {
         self.settle(rows, key, before.as_ref(), after)?;
         Ok(())
     }
-}
-
-/// The sender's whole state, from what it sent and what it may assume is here. `None` where only
-/// the whole part can tell.
-fn rebuild(
-    part: &Part,
-    mine: Option<&Pattern>,
-    announced: &VersionVector,
-) -> Result<Option<Pattern>, Broken> {
-    let fits = |state: &Pattern| state_digest(state).map(Mark::from) == part.mark;
-    if part.scope == Scope::Whole || part.mark.is_none() {
-        let honest = fits(&part.state);
-        let lie = || Broken::malformed("a part that does not match its digest");
-        return honest.then(|| Some(part.state.clone())).ok_or_else(lie);
-    }
-    let assumed = mine.map(|mine| mine.filtered(|dot| announced.covers(dot)));
-    let guesses = guesses(part, assumed.as_ref()).into_iter();
-    for guess in guesses.chain(assumed.iter().flat_map(without_one)) {
-        let mut theirs = part.state.clone();
-        theirs.overlay(&guess);
-        if fits(&theirs) || planted::is(Bug::GuessWithoutDigest) {
-            return Ok(Some(theirs));
-        }
-    }
-    // Entries left out there are known here, and dead: without live ones of ours among them there
-    // is nothing to mistake.
-    let clear = assumed.is_none_or(|assumed| assumed.is_dead());
-    Ok(clear.then(|| part.state.clone()))
-}
-
-/// What the sender may hold of the entries it left out, likeliest first; the digest decides. A
-/// fresh opinion has most likely replaced its replica's older one, a fresh description all others.
-fn guesses(part: &Part, assumed: Option<&Pattern>) -> Vec<Pattern> {
-    let Some(assumed) = assumed else { return vec![Pattern::new(part.state.id.clone())] };
-    let fresh: BTreeSet<ReplicaId> =
-        part.state.opinions.iter().map(|voice| voice.opinion.replica).collect();
-    let mut replaced = assumed.clone();
-    replaced.opinions.retain(|voice| !fresh.contains(&voice.opinion.replica));
-    let mut redescribed = replaced.clone();
-    if !part.state.contents.is_empty() {
-        redescribed.contents.clear();
-    }
-    let mut guesses = vec![redescribed, replaced, assumed.clone()];
-    guesses.dedup();
-    guesses
-}
-
-/// The state less each of its episodes in turn: what is left where one was retracted.
-fn without_one(assumed: &Pattern) -> impl Iterator<Item = Pattern> + '_ {
-    let few = Some(assumed.episodes.len()).filter(|episodes| *episodes <= GUESSED_EPISODES_MAX);
-    (0..few.unwrap_or(0)).map(|at| {
-        let mut rest = assumed.clone();
-        rest.episodes.remove(at);
-        rest
-    })
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::exchange::Live;
+use super::rebuild::{Helps, cut};
 use super::{Output, Replica};
 use crate::codec::frame::{
     ASKS_MAX, Envelope, FRAGMENT_BYTES, FRAME_BYTES_GOAL, FRAME_BYTES_MAX, Frame, Hello,
@@ -15,7 +16,7 @@ use crate::lattice::VersionVector;
 use crate::pattern::{KeyHash, Knowledge, Pattern};
 use crate::planted::{self, Bug};
 use crate::port::{NetOutput, SessionId};
-use crate::sync::{Emit, show};
+use crate::sync::{Emit, Lead, show};
 use crate::table::TableError;
 
 /// Residue entries in one frame: with 8 actors each about 100 KiB.
@@ -150,7 +151,8 @@ impl Replica {
             };
             match self.part(session, key, scope, rows)? {
                 Some(part) => {
-                    bytes += encode_record(&part.state).len() + 24;
+                    let hint = part.hint.as_ref().map_or(0, |hint| hint.sums.len() * 4 + 4);
+                    bytes += encode_record(&part.state).len() + 24 + hint;
                     if let Some(live) = self.sessions.get_mut(&session) {
                         let contents = part.state.contents.iter();
                         contents.for_each(|entry| live.session.send_along(entry.digest));
@@ -176,30 +178,39 @@ impl Replica {
     /// What travels for one key: entries the peer's knowledge of it does not cover, unless all are
     /// wanted. A key of which nothing is held any more has no part.
     fn part(
-        &self,
+        &mut self,
         session: SessionId,
         key: KeyHash,
         scope: Scope,
         rows: &Overlay<'_>,
     ) -> Result<Option<Part>, TableError> {
-        let Some(live) = self.sessions.get(&session) else {
+        let Some(live) = self.sessions.get_mut(&session) else {
             return Ok(None);
         };
-        let Some(mut state) = self.table.load(rows, key)? else {
+        let Some(whole) = self.table.load(rows, key)? else {
             return Ok(None);
         };
-        let mark = state_digest(&state).map(Mark::from);
         let scope = if live.session.is_thorough() { Scope::Whole } else { scope };
-        if scope == Scope::Fresh
-            && let Some(known) = live.session.their_knowledge()
-        {
-            let known = known.of(key);
-            state = state.filtered(|dot| !known.covers(dot));
+        let known = live.session.their_knowledge().filter(|_| scope != Scope::Whole).cloned();
+        let known = known.as_ref().map(|known| known.of(key));
+        // Where nothing fresh is live, what is new is that something has gone.
+        let shows_nothing = known.is_some_and(|known| whole.live_dots().all(|it| known.covers(it)));
+        let hint = match scope {
+            Scope::Hinted => Helps::Asked,
+            _ if live.session.is_offered(key) => Helps::Unasked,
+            _ if shows_nothing && live.session.lead(&self.knowledge) != Lead::Theirs => {
+                Helps::Unasked
+            }
+            _ => Helps::None,
+        };
+        let mut part = cut(whole, known, hint);
+        if part.scope != Scope::Fresh {
+            live.session.note_offered(key);
         }
         if let Some(announced) = live.session.announced() {
-            state.context = state.context.beyond(announced.of(key));
+            part.state.context = part.state.context.beyond(announced.of(key));
         }
-        Ok(Some(Part { state, mark, scope }))
+        Ok(Some(part))
     }
 
     fn contents(&mut self, session: SessionId, rows: &Overlay<'_>) -> Result<Frame, TableError> {
@@ -241,7 +252,7 @@ impl Replica {
             };
             let state = Pattern { context, ..Pattern::new(held.id.clone()) };
             let mark = state_digest(&held).map(Mark::from);
-            parts.push(Part { state, mark, scope: Scope::Fresh });
+            parts.push(Part { state, mark, scope: Scope::Fresh, hint: None });
         }
         Ok(parts.chunks(RESIDUE_PER_FRAME).map(|page| Frame::Residue(page.to_vec())).collect())
     }

@@ -7,6 +7,7 @@
 
 mod bounds;
 mod contents;
+mod offers;
 mod owed;
 mod search;
 mod walk;
@@ -20,6 +21,7 @@ use crate::index::Prefix;
 use crate::lattice::VersionVector;
 use crate::pattern::{Digest, KeyHash, Knowledge};
 use crate::planted::{self, Bug};
+pub use offers::{HINT_WORDS_UNASKED, Lead, Unclear};
 use search::Search;
 pub use search::{Finder, stub_of};
 pub use walk::show;
@@ -148,6 +150,9 @@ pub struct Session {
     ship: BTreeMap<KeyHash, Scope>,
     ranges: VecDeque<Range>,
     asks: BTreeMap<KeyHash, Scope>,
+    lead: Option<Lead>,
+    offered: BTreeSet<KeyHash>,
+    hints_asked: BTreeSet<KeyHash>,
     content_asks: BTreeSet<Digest>,
     contents: VecDeque<Digest>,
     shipped: u64,
@@ -179,6 +184,9 @@ impl Session {
             ship: BTreeMap::new(),
             ranges: VecDeque::new(),
             asks: BTreeMap::new(),
+            lead: None,
+            offered: BTreeSet::new(),
+            hints_asked: BTreeSet::new(),
             content_asks: BTreeSet::new(),
             contents: VecDeque::new(),
             shipped: 0,

@@ -2,13 +2,14 @@
 //! It must never know what is done with them.
 
 use consilience::codec::frame::{
-    Ask, CELL_BYTES, Frame, Hello, Mark, Part, Refusal, Scope, Standing, Stub, WalkBody, WalkNode,
+    Ask, CELL_BYTES, Frame, HINT_WORDS_MAX, Hello, Hint, Mark, Part, Refusal, Scope, Standing,
+    Stub, WalkBody, WalkNode,
 };
 use consilience::codec::{GapForm, GapRows};
 use consilience::lattice::{Actor, Dot};
 use consilience::pattern::{
-    Citation, Content, Contribution, Delta, Description, Digest, Encoding, Hole, KeyHash, Kills,
-    Opinion, Pattern, Ratio, ReplicaId, Shape, Voice,
+    Citation, Content, Contribution, Delta, Description, Digest, EPISODES_MAX, Encoding, Hole,
+    KeyHash, Kills, Opinion, Pattern, Ratio, ReplicaId, Shape, Voice,
 };
 use consilience::sync::Chance;
 
@@ -102,9 +103,18 @@ impl Any {
     }
 
     fn part(&mut self) -> Part {
-        let scope = if self.flag() { Scope::Fresh } else { Scope::Whole };
-        let mark = self.flag().then(|| Mark(self.bytes()));
-        Part { state: self.state(), mark, scope }
+        let scope = self.scope();
+        let is_hinted = scope == Scope::Hinted;
+        let mark = (is_hinted || self.flag()).then(|| Mark(self.bytes()));
+        let hint = is_hinted.then(|| Hint {
+            entries: 1 + u32::try_from(self.below(EPISODES_MAX as u64)).unwrap(),
+            sums: (0..=self.below(HINT_WORDS_MAX as u64 - 1)).map(|_| self.stub()).collect(),
+        });
+        Part { state: self.state(), mark, scope, hint }
+    }
+
+    fn scope(&mut self) -> Scope {
+        [Scope::Fresh, Scope::Hinted, Scope::Whole][self.below(3)]
     }
 
     fn node(&mut self, cut: usize) -> WalkNode {
@@ -166,7 +176,7 @@ impl Any {
                 Frame::Walk { hash_bytes, nodes }
             }
             4 => Frame::Ask(self.list(9, |any| {
-                let scope = if any.flag() { Scope::Fresh } else { Scope::Whole };
+                let scope = any.scope();
                 Ask { key: KeyHash(any.bytes()), scope }
             })),
             5 => Frame::Parts(self.list(3, Self::part)),

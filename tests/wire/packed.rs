@@ -9,7 +9,8 @@ use super::{frames, state};
 
 /// A frame of many parts that are much alike, as they are where one run changed them all.
 fn alike(parts: usize) -> Envelope {
-    let part = Part { state: state(), mark: Some(Mark([0x22; 16])), scope: Scope::Fresh };
+    let mark = Some(Mark([0x22; 16]));
+    let part = Part { state: state(), mark, scope: Scope::Fresh, hint: None };
     Envelope { frame: Frame::Parts(vec![part; parts]), ends_turn: true }
 }
 

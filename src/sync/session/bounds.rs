@@ -10,7 +10,7 @@ use crate::pattern::KeyHash;
 /// Keys, contents, nodes or ranges that one session remembers to ask for, to show or to ship, of
 /// each kind: about 48 bytes each make 1.5 MiB, and 16 MiB where each is a range that skips 16
 /// keys.
-const OWED_MAX: usize = 32_768;
+pub(super) const OWED_MAX: usize = 32_768;
 /// Parts, and contents, that one session ships: so many times all patterns here, and [`OWED_MAX`].
 /// Whoever asks for the same again and again gets no more.
 const SHIPPED_TIMES_MAX: u64 = 2;

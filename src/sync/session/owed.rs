@@ -20,9 +20,7 @@ impl Session {
             return;
         }
         let entry = self.ship.entry(key).or_insert(scope);
-        if scope == Scope::Whole {
-            *entry = Scope::Whole;
-        }
+        *entry = scope.max(*entry);
     }
 
     /// This key's part is wanted from the peer.
@@ -31,9 +29,7 @@ impl Session {
             return;
         }
         let entry = self.asks.entry(key).or_insert(scope);
-        if scope == Scope::Whole {
-            *entry = Scope::Whole;
-        }
+        *entry = scope.max(*entry);
     }
 
     /// The next key whose part is owed. O(log n).

@@ -14,8 +14,17 @@ pub(super) const OWED_MAX: usize = 32_768;
 /// Parts, and contents, that one session ships: so many times all patterns here, and [`OWED_MAX`].
 /// Whoever asks for the same again and again gets no more.
 const SHIPPED_TIMES_MAX: u64 = 2;
+/// Keys, stubs and contents, of each kind, that one session asks for in all, so many turns as it
+/// may have: 9 MiB of keys, 2 MiB of stubs, 16 MiB of digests. Who lacks more gets them next time.
+const ASKED_MAX: usize = 16 * OWED_MAX;
 
 impl Session {
+    /// Whether one more of a kind may be asked for after so many.
+    pub(super) fn may_ask(&mut self, asked: usize) -> bool {
+        self.incomplete |= asked >= ASKED_MAX;
+        asked < ASKED_MAX
+    }
+
     /// Whether so many are within the limit of one session; where not, it ends incomplete.
     pub(super) fn fits(&mut self, owed: usize) -> bool {
         self.incomplete |= owed > OWED_MAX;
@@ -46,10 +55,10 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::frame::{Scope, WalkBody, WalkNode};
+    use crate::codec::frame::{Scope, Standing, WalkBody, WalkNode};
     use crate::index::Index;
     use crate::pattern::Digest;
-    use crate::sync::{Finder, Start};
+    use crate::sync::{Emit, Finder, Start};
 
     const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
@@ -82,6 +91,31 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_has_ever_more_to_ask_for_is_asked_half_a_million_times_and_no_more() {
+        let mut session = Session::new(Start::Hello, Finder::Sketch);
+        let standing = Standing { root: Digest([1; 32]), patterns: 0, knowledge_hash: 0 };
+        session.announce(standing, std::sync::Arc::default());
+        let (mut keys, mut contents, mut stubs) = (0, 0, 0);
+        for round in 0..20 {
+            for number in (round * OWED_MAX)..(round + 1) * OWED_MAX {
+                session.ask(key(number), Scope::Fresh);
+                session.ask_content(Digest(std::array::from_fn(|at| key(number).0[at % 16])));
+                session.find(u32::try_from(number).unwrap());
+            }
+            assert_eq!(session.is_complete(), round < 16, "round {round}");
+            while let Some(emit) = session.next_owed() {
+                match emit {
+                    Emit::Ask(asks) => keys += asks.len(),
+                    Emit::AskContent(digests) => contents += digests.len(),
+                    Emit::Find(some) => stubs += some.len(),
+                    other => panic!("{other:?} is not asked for"),
+                }
+            }
+        }
+        assert_eq!((keys, contents, stubs), (524_288, 524_288, 524_288));
+    }
+
+    #[test]
     fn a_peer_that_shows_the_root_as_empty_again_and_again_gets_the_store_twice_and_no_more() {
         let mut index = Index::new();
         let patterns = 20_000;
@@ -90,11 +124,8 @@ mod tests {
         }
         index.refresh();
         let mut session = Session::new(Start::Await, Finder::Walk);
-        let standing = crate::codec::frame::Standing {
-            root: index.root(),
-            patterns: patterns as u64,
-            knowledge_hash: 0,
-        };
+        let standing =
+            Standing { root: index.root(), patterns: patterns as u64, knowledge_hash: 0 };
         session.announce(standing, std::sync::Arc::default());
         let empty = WalkNode { depth: 0, prefix: [0; 16], body: WalkBody::Leaf(Vec::new()) };
         for _ in 0..20 {

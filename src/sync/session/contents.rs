@@ -17,8 +17,12 @@ impl Session {
 
     /// This content is wanted from the peer.
     pub fn ask_content(&mut self, digest: Digest) {
-        if self.content_asks.contains(&digest) || self.fits(self.content_asks.len() + 1) {
+        if self.content_asks.contains(&digest) {
+            return;
+        }
+        if self.fits(self.content_asks.len() + 1) && self.may_ask(self.contents_asked) {
             self.content_asks.insert(digest);
+            self.contents_asked += 1;
         }
     }
 

@@ -25,8 +25,11 @@ impl Session {
 
     /// This key's part is wanted from the peer.
     pub fn ask(&mut self, key: KeyHash, scope: Scope) {
-        if !self.asks.contains_key(&key) && !self.fits(self.asks.len() + 1) {
-            return;
+        if !self.asks.contains_key(&key) {
+            if !self.fits(self.asks.len() + 1) || !self.may_ask(self.asked) {
+                return;
+            }
+            self.asked += 1;
         }
         let entry = self.asks.entry(key).or_insert(scope);
         *entry = scope.max(*entry);

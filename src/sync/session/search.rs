@@ -53,8 +53,9 @@ pub(super) struct Search {
     pub(super) is_thorough: bool,
     finds: BTreeSet<Stub>,
     unknown: BTreeSet<Stub>,
-    /// Stubs the peer has asked for.
+    /// Stubs the peer has asked for, and those it was asked for.
     asked: usize,
+    wanted: usize,
 }
 
 impl Search {
@@ -68,6 +69,7 @@ impl Search {
             finds: BTreeSet::new(),
             unknown: BTreeSet::new(),
             asked: 0,
+            wanted: 0,
         }
     }
 
@@ -168,7 +170,11 @@ impl Session {
 
     /// Keys that begin like this are wanted from the peer.
     pub fn find(&mut self, stub: Stub) {
-        self.search.finds.insert(stub);
+        let is_news = !self.search.finds.contains(&stub);
+        if is_news && self.may_ask(self.search.wanted) {
+            self.search.finds.insert(stub);
+            self.search.wanted += 1;
+        }
     }
 
     /// The peer wants what we hold of keys that begin like this. False where it wants more than the
@@ -225,6 +231,23 @@ fn level_of(level: u32) -> Vec<Prefix> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ladder_has_three_rungs_however_little_they_tell() {
+        let mut session = Session::new(super::super::Start::Await, Finder::Sketch);
+        let mut cells = 64;
+        for _ in 1..SKETCHES_MAX {
+            assert!(session.on_sketch());
+            let Plan::Cells(more) = session.next_rung(1, cells, 1_000_000) else {
+                panic!("{cells} cells of a million keys are followed by none");
+            };
+            assert!(more > cells);
+            cells = more;
+        }
+        assert!(session.on_sketch());
+        assert_eq!(session.next_rung(1, cells, 1_000_000), Plan::Walk(0));
+        assert!(!session.on_sketch(), "a fourth sketch was heard");
+    }
 
     #[test]
     fn a_walk_begins_where_three_keys_a_node_differ() {

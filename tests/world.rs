@@ -319,6 +319,14 @@ impl World {
         }
     }
 
+    /// What is in flight arrives, one thing after the other, until `is_over` says so.
+    pub fn run_until(&mut self, is_over: impl Fn() -> bool) {
+        while !is_over() {
+            let (to, cargo) = self.links.pop_front().expect("nothing is in flight any more");
+            self.deliver(to, cargo);
+        }
+    }
+
     /// A random parcel that overtakes nothing on its own stream.
     fn pick(&mut self) -> usize {
         if !self.shuffle {

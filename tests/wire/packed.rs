@@ -20,7 +20,11 @@ fn states_that_are_alike_travel_packed_and_all_else_as_it_is() {
     let (packed, plain) = (encode_packed(&envelope), encode_frame(&envelope));
     assert!(packed.len() < plain.len() / 10);
     assert_eq!(decode_frame(&packed).and_then(unpack), Ok(envelope));
-    for envelope in frames().into_iter().map(|(_, frame)| Envelope { frame, ends_turn: true }) {
+    let cells = Frame::Sketch { cells: vec![0; 1_000], strata: Vec::new() };
+    let long = [("cells", cells), ("stubs", Frame::Find(vec![7; 100]))];
+    for envelope in
+        frames().into_iter().chain(long).map(|(_, frame)| Envelope { frame, ends_turn: true })
+    {
         let is_packed = matches!(envelope.frame, Frame::Packed { .. });
         assert_eq!(encode_packed(&envelope), encode_frame(&envelope), "packed for nothing");
         assert!(is_packed || unpack(envelope.clone()) == Ok(envelope));

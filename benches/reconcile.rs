@@ -5,6 +5,7 @@ mod ours;
 mod rivals;
 mod shared;
 
+use consilience::codec::frame::CELL_BYTES;
 use consilience::index::Index;
 use consilience::pattern::{Digest, KeyHash};
 use consilience::sync::Finder;
@@ -141,22 +142,43 @@ fn upkeep(n: u32) -> Index {
     });
     let making_ns = start.took().as_secs_f64() * 1e9 / f64::from(WRITES);
     println!(
-        "| {n} | {:.0} | {:.0} | {build_ms:.0} | {} | {:.1} |",
+        "| {n} | {:.0} | {:.0} | {:.1} | {build_ms:.0} | {} | {:.1} |",
         trie_ns - making_ns,
         both_ns - trie_ns,
+        cells_of_a_write(&mut index, n),
         trie_kib * 1024 / u64::from(n),
         f64::from(u32::try_from(sketch_kib).unwrap_or(u32::MAX)) * 1024.0 / f64::from(n),
     );
     index
 }
 
+/// In how many of the cells that are kept a write is seen, on average.
+fn cells_of_a_write(index: &mut Index, n: u32) -> f64 {
+    let kept = (n as usize / 6 + 1).next_power_of_two().max(1_024);
+    let mut before = index.cells(kept).expect("a sketch is kept");
+    let writes = 100;
+    let mut changed = 0;
+    for write in 0..writes {
+        index.set(key(write), Some(digest(write, 200)));
+        let after = index.cells(kept).expect("a sketch is kept");
+        let pairs = before.chunks(CELL_BYTES).zip(after.chunks(CELL_BYTES));
+        let places = pairs.filter(|(before, after)| before != after).count();
+        changed += u32::try_from(places).expect("a write is seen in a few cells");
+        before = after;
+    }
+    f64::from(changed) / f64::from(writes)
+}
+
 fn main() -> Result<(), Failed> {
     let sizes: &[u32] = if is_quick() { &[10_000] } else { &[10_000, 100_000, 1_000_000] };
     println!(
-        "| keys | trie and root, ns a write | sketch, ns more | sketch built in, ms | \
-         trie, bytes a key | sketch, bytes a key |\n|---|---|---|---|---|---|"
+        "| keys | trie and root, ns a write | sketch, ns more | cells a write | \
+         sketch built in, ms | trie, bytes a key | sketch, bytes a key |\n|---|---|---|---|---|---|---|"
     );
     let bases: Vec<Index> = sizes.iter().map(|n| upkeep(*n)).collect();
+    if std::env::args().any(|arg| arg == "--upkeep") {
+        return Ok(());
+    }
     for n in sizes {
         let mut base = index_of(*n);
         base.keep_sketch(SALT);

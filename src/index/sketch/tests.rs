@@ -180,6 +180,18 @@ fn keys_that_share_a_stub_are_all_found_under_it() {
 }
 
 #[test]
+fn a_write_is_seen_in_as_many_cells_as_their_density_says() {
+    let salt = Salt::new(SALT);
+    for (cells, expected) in [(64, 7.52), (2_048, 14.41), (32_768, 19.95), (262_144, 24.11)] {
+        let places = |number| salt.key(stub(&key(number))).places(cells).count();
+        let all: usize = (0..2_000).map(places).sum();
+        let mean = f64::from(u32::try_from(all).unwrap()) / 2_000.0;
+        println!("{cells} cells: {mean:.2} a write, {expected} expected");
+        assert!((mean / expected - 1.0).abs() < 0.02);
+    }
+}
+
+#[test]
 fn a_first_flight_names_twenty_four_keys_nearly_always_and_a_sized_sketch_its_thousands() {
     let decodes = |n, d, cells, runs: u32| {
         let decoded = |seed: &u32| {

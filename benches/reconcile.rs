@@ -173,8 +173,9 @@ fn main() -> Result<(), Failed> {
     let sizes: &[u32] = if is_quick() { &[10_000] } else { &[10_000, 100_000, 1_000_000] };
     println!(
         "| keys | trie and root, ns a write | sketch, ns more | cells a write | \
-         sketch built in, ms | trie, bytes a key | sketch, bytes a key |\n|---|---|---|---|---|---|---|"
+         sketch built in, ms | trie, bytes a key | sketch, bytes a key |"
     );
+    println!("|---|---|---|---|---|---|---|");
     let bases: Vec<Index> = sizes.iter().map(|n| upkeep(*n)).collect();
     if std::env::args().any(|arg| arg == "--upkeep") {
         return Ok(());

@@ -11,7 +11,7 @@ mod hash;
 mod record;
 
 pub use bytes::{DecodeError, hex};
-pub use delta::{Rumor, decode_rumor, encode_delta, encode_rumor};
+pub use delta::{Rumor, decode_rumor, decode_rumor_tolerant, encode_delta, encode_rumor};
 pub use gaps::{GapForm, GapRows};
 pub use hash::{
     checksum, content_digest, encoded_digest, entry_words, key_hash, knowledge_hash, state_digest,

@@ -6,6 +6,7 @@ mod hear;
 mod knowledge;
 mod local;
 mod merge;
+mod quarantine;
 mod rebuild;
 mod rumors;
 mod search;
@@ -25,6 +26,8 @@ use crate::port::{NetOutput, Peer, SessionId, SpaceTag};
 use crate::sync::{Chance, Millis, Outcome, Peers};
 use crate::table::{Audited, DigestRow, Finding, Sum, Table, TableError};
 use exchange::Live;
+use quarantine::Quarantine;
+pub use quarantine::{Fault, QUARANTINE_MAX, SetAside};
 pub use rumors::RUMOR_DELAY_MS;
 
 /// How a session went.
@@ -46,6 +49,8 @@ pub struct SessionReport {
     pub parts: (u64, u64),
     /// Contents received and sent.
     pub contents: (u64, u64),
+    /// Entries of the peer that were set aside.
+    pub set_aside: u64,
 }
 
 /// What a step asks for; nothing of it may happen before the step's writes are durable.
@@ -103,6 +108,10 @@ pub struct Counts {
     pub actor_claims: u64,
     /// Sessions after which roots differed without a reason.
     pub divergences: u64,
+    /// Entries of peers that were refused, each alone.
+    pub set_aside: SetAside,
+    /// Of those, how many different ones are remembered.
+    pub quarantined: u64,
     /// Frame bytes received.
     pub bytes_in: u64,
     /// Frame bytes sent.
@@ -147,6 +156,7 @@ pub struct Replica {
     hearing: Option<SessionId>,
     next_session: u64,
     outbox: rumors::Outbox,
+    quarantine: Quarantine,
     counts: Counts,
 }
 
@@ -209,6 +219,7 @@ impl Replica {
             sessions: BTreeMap::new(),
             hearing: None,
             outbox: rumors::Outbox::default(),
+            quarantine: Quarantine::default(),
             counts: Counts::default(),
             table,
         }
@@ -439,6 +450,7 @@ impl<'r> View<'r> {
             contexts: self.replica.contexts.len() as u64,
             residue: self.replica.silent.iter().filter(beyond).count() as u64,
             holes: knowledge.holes() as u64,
+            quarantined: self.replica.quarantine.len() as u64,
             sessions: self.replica.sessions.len() as u64,
             wants: self
                 .replica

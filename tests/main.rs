@@ -43,6 +43,7 @@ mod net;
 mod planted;
 #[cfg(all(feature = "store", target_os = "linux"))]
 mod power;
+mod quarantine;
 mod regression;
 mod repair;
 #[cfg(feature = "cli")]

@@ -116,11 +116,19 @@ impl Node {
         self.status()["network"]["refusals"][why].as_u64().unwrap_or(0)
     }
 
-    pub fn space(&self, field: &str) -> u64 {
+    fn default_space(&self) -> Value {
         let status = self.status();
         let spaces = status["spaces"].as_array().unwrap();
-        let space = spaces.iter().find(|space| space["space"] == "default").unwrap();
-        space[field].as_u64().unwrap()
+        spaces.iter().find(|space| space["space"] == "default").unwrap().clone()
+    }
+
+    pub fn space(&self, field: &str) -> u64 {
+        self.default_space()[field].as_u64().unwrap()
+    }
+
+    /// How many entries were set aside for this reason.
+    pub fn set_aside(&self, why: &str) -> u64 {
+        self.default_space()["set_aside"][why].as_u64().unwrap_or(0)
     }
 
     pub fn root(&self) -> Vec<u8> {

@@ -130,6 +130,9 @@ impl<'b> Reader<'b> {
                 break;
             }
             value |= part << shift;
+            if byte == 0 && shift > 0 {
+                break;
+            }
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
@@ -179,6 +182,16 @@ impl<'b> Reader<'b> {
 
     pub(super) fn left(&self) -> usize {
         self.bytes.len() - self.at
+    }
+
+    /// How many bytes have been read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What has been read since then.
+    pub(super) fn since(&self, at: usize) -> &'b [u8] {
+        &self.bytes[at..self.at]
     }
 
     pub(super) fn end(&self, what: &'static str) -> Result<(), DecodeError> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::bytes::{DecodeError, Reader, canonical, put_bytes, put_varint, text};
+use super::frame::{Poison, read_entries};
 use super::record::{
     decode_citations, decode_content, encode_citations, encode_content, put_opinion, read_opinion,
 };
@@ -110,6 +111,12 @@ pub fn encode_rumor(rumor: &Rumor) -> Vec<u8> {
 
 /// Reads [`encode_rumor`]; a function of the bytes alone, so every replica judges alike.
 pub fn decode_rumor(bytes: &[u8]) -> Result<Rumor, DecodeError> {
+    let (rumor, poisons) = decode_rumor_tolerant(bytes)?;
+    poisons.into_iter().next().map_or(Ok(rumor), |poison| Err(poison.error))
+}
+
+/// As [`decode_rumor`], less events and contents that are framed well and cannot be read.
+pub fn decode_rumor_tolerant(bytes: &[u8]) -> Result<(Rumor, Vec<Poison>), DecodeError> {
     let what = "a rumor";
     if bytes.len() > RUMOR_BYTES_MAX {
         let (value, limit) = (bytes.len() as u64, RUMOR_BYTES_MAX as u64);
@@ -120,14 +127,21 @@ pub fn decode_rumor(bytes: &[u8]) -> Result<Rumor, DecodeError> {
     if version != RUMOR_VERSION {
         return Err(DecodeError::Unknown { what: "a rumor version", value: version.into() });
     }
-    let mut rumor = Rumor::default();
-    for _ in 0..reader.bounded(DELTAS_MAX, "a count of deltas")? {
-        rumor.deltas.push(decode_delta(reader.sized(RUMOR_BYTES_MAX, "a delta")?)?);
-    }
-    for _ in 0..reader.bounded(DELTAS_MAX, "a count of contents")? {
-        rumor.contents.push(decode_content(reader.sized(RUMOR_BYTES_MAX, "content")?)?);
-    }
+    let mut poisons = Vec::new();
+    let delta = |reader: &mut Reader<'_>| {
+        let bytes = reader.sized(RUMOR_BYTES_MAX, "a delta")?;
+        Ok(decode_delta(bytes).map_err(|error| (None, error)))
+    };
+    let content = |reader: &mut Reader<'_>| {
+        let bytes = reader.sized(RUMOR_BYTES_MAX, "content")?;
+        Ok(decode_content(bytes).map_err(|error| (None, error)))
+    };
+    let deltas = read_entries(&mut reader, DELTAS_MAX, "deltas", &mut poisons, delta)?;
+    let contents = read_entries(&mut reader, DELTAS_MAX, "contents", &mut poisons, content)?;
     reader.end(what)?;
-    canonical(bytes, &encode_rumor(&rumor), what)?;
-    Ok(rumor)
+    let rumor = Rumor { deltas, contents };
+    if poisons.is_empty() {
+        canonical(bytes, &encode_rumor(&rumor), what)?;
+    }
+    Ok((rumor, poisons))
 }

@@ -3,6 +3,7 @@
 
 mod packed;
 mod part;
+mod poison;
 mod sketch;
 mod walk;
 
@@ -10,12 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::{DecodeError, Reader, canonical, put_bytes, put_varint, put_vector, text};
 use super::gaps::{GapRows, put_gaps, read_gaps};
-use super::record::{decode_content, encode_content};
+use super::record::encode_content;
 use crate::lattice::VersionVector;
 use crate::pattern::{Content, DIMENSION_MAX, Digest, Encoding, KeyHash, Pattern, Shape};
-pub use packed::{encode_packed, unpack};
+pub use packed::{encode_packed, unpack, unpack_tolerant};
 use packed::{put_packed, read_packed};
 use part::{put_ask, put_part, read_ask, read_part};
+pub(super) use poison::read_entries;
+pub use poison::{Poison, content_entry_hash, part_hash};
+use poison::read_content;
 pub use sketch::{CELL_BYTES, CELLS_MAX, STRATA_BYTES_MAX};
 use sketch::{put_sketch, put_stubs, read_sketch, read_stubs};
 use walk::{put_walk, read_walk};
@@ -247,6 +251,16 @@ pub fn encode_frame(envelope: &Envelope) -> Vec<u8> {
 
 /// Reads [`encode_frame`]. The caller has checked the length.
 pub fn decode_frame(bytes: &[u8]) -> Result<Envelope, DecodeError> {
+    sound(decode_tolerant(bytes)?)
+}
+
+/// The envelope, if nothing was left out.
+fn sound((envelope, poisons): (Envelope, Vec<Poison>)) -> Result<Envelope, DecodeError> {
+    poisons.into_iter().next().map_or(Ok(envelope), |poison| Err(poison.error))
+}
+
+/// As [`decode_frame`], less entries of lists that are framed well and cannot be read.
+pub fn decode_tolerant(bytes: &[u8]) -> Result<(Envelope, Vec<Poison>), DecodeError> {
     let what = "a frame";
     let rule = "it is no envelope of version, kind, turn and body";
     let wire: Wire<'_> =
@@ -254,10 +268,16 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Envelope, DecodeError> {
     if wire.0 != WIRE_VERSION {
         return Err(DecodeError::Unknown { what: "a wire version", value: wire.0.into() });
     }
-    let frame = decode_body(wire.1, wire.3)?;
+    let mut poisons = Vec::new();
+    let frame = decode_body(wire.1, wire.3, &mut poisons)?;
     let envelope = Envelope { frame, ends_turn: wire.2 };
-    canonical(bytes, &encode_frame(&envelope), what)?;
-    Ok(envelope)
+    let again = if poisons.is_empty() {
+        encode_frame(&envelope)
+    } else {
+        rmp_serde::to_vec(&wire).expect("plain integers and bytes always encode")
+    };
+    canonical(bytes, &again, what)?;
+    Ok((envelope, poisons))
 }
 
 fn encode_body(frame: &Frame) -> (u8, Vec<u8>) {
@@ -322,7 +342,7 @@ fn put_list<T>(out: &mut Vec<u8>, list: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
     list.iter().for_each(|item| put(out, item));
 }
 
-fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
+fn decode_body(kind: u8, body: &[u8], poisons: &mut Vec<Poison>) -> Result<Frame, DecodeError> {
     let mut reader = Reader::new(body);
     let frame = match kind {
         0 => Frame::Beat(read_standing(&mut reader)?),
@@ -330,14 +350,14 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame, DecodeError> {
         2 => Frame::Knowledge(reader.vector(KNOWLEDGE_ROWS, "knowledge")?),
         3 => read_walk(&mut reader)?,
         4 => Frame::Ask(read_list(&mut reader, ASKS_MAX, "asked keys", read_ask)?),
-        5 => Frame::Parts(read_list(&mut reader, PARTS_MAX, "parts", read_part)?),
+        5 => Frame::Parts(read_entries(&mut reader, PARTS_MAX, "parts", poisons, read_part)?),
         6 => Frame::AskContent(read_list(&mut reader, ASKS_MAX, "asked content", |reader| {
             Ok(Digest(reader.array("a digest")?))
         })?),
-        7 => Frame::Contents(read_list(&mut reader, ASKS_MAX, "contents", |reader| {
-            decode_content(reader.sized(FRAME_BYTES_MAX, "content")?)
-        })?),
-        8 => Frame::Residue(read_list(&mut reader, PARTS_MAX, "residue", read_part)?),
+        7 => {
+            Frame::Contents(read_entries(&mut reader, ASKS_MAX, "contents", poisons, read_content)?)
+        }
+        8 => Frame::Residue(read_entries(&mut reader, PARTS_MAX, "residue", poisons, read_part)?),
         9 => {
             let standing = read_standing(&mut reader)?;
             let flags = reader.byte("a flag")?;

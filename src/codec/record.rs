@@ -78,6 +78,14 @@ pub fn decode_record(bytes: &[u8]) -> Result<Pattern, DecodeError> {
     Ok(pattern)
 }
 
+/// The pattern that a record says it is about, whatever the rest of it is.
+pub(super) fn record_id(bytes: &[u8]) -> Option<PatternId> {
+    let mut reader = Reader::new(bytes);
+    reader.byte("a record version").ok()?;
+    let id = reader.sized(ID_BYTES_MAX, "a pattern id").ok()?;
+    PatternId::new(text(id, "a pattern id").ok()?).ok()
+}
+
 /// Citations: an actor table, then front-coded ids with their dots.
 pub fn encode_citations(citations: &[Citation]) -> Vec<u8> {
     let actors = actor_table(citations.iter().map(|citation| citation.dot));

@@ -90,6 +90,7 @@ impl Replica {
             bytes: (0, 0),
             parts: (0, 0),
             contents: (0, 0),
+            set_aside: 0,
         };
         let live = Live {
             session: Session::new(start, self.finder(peer)),
@@ -206,6 +207,10 @@ impl Replica {
         match heard {
             Ok(()) => {}
             Err(Trouble::Table(error)) => return Err(error),
+            Err(Trouble::Entry(_, rule)) => {
+                self.break_off(now, session, &Broken::malformed(rule), out);
+                return Ok(());
+            }
             Err(Trouble::Peer(broken)) => {
                 self.break_off(now, session, &broken, out);
                 return Ok(());
@@ -267,7 +272,11 @@ impl Replica {
                 if live.session.needs_walk() {
                     self.walkers.insert(peer);
                 }
-                self.peers.again(peer, now);
+                if live.own_changes > 0 {
+                    self.peers.again(peer, now);
+                } else {
+                    self.peers.stuck(peer, now);
+                }
             }
             Outcome::Diverged => {
                 self.counts.divergences += 1;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::Replica;
 use super::exchange::Live;
+use super::quarantine::Fault;
 use super::rebuild::rebuild;
 use crate::codec::frame::{
-    Envelope, Frame, Hello, MESSAGE_BYTES_MAX, Mark, Part, Refusal, Scope, WalkNode, decode_frame,
-    unpack,
+    Envelope, Frame, Hello, MESSAGE_BYTES_MAX, Mark, Part, Refusal, Scope, WalkNode,
+    decode_tolerant, unpack_tolerant,
 };
 use crate::codec::{content_digest, key_hash};
 use crate::disk::Overlay;
@@ -30,9 +31,10 @@ impl Broken {
     }
 }
 
-/// A refusal to the peer, or trouble of our own.
+/// A refusal to the peer, of all it says or of one entry, or trouble of our own.
 pub(super) enum Trouble {
     Peer(Broken),
+    Entry(Fault, &'static str),
     Table(TableError),
 }
 
@@ -56,7 +58,7 @@ impl Replica {
         rows: &mut Overlay<'_>,
     ) -> Result<(), Trouble> {
         let malformed = |error: crate::codec::DecodeError| Broken::malformed(error.to_string());
-        let mut envelope = decode_frame(bytes).map_err(malformed)?;
+        let (mut envelope, mut poisons) = decode_tolerant(bytes).map_err(malformed)?;
         if let Frame::Fragment { more, bytes } = envelope.frame {
             let live = self.live(session)?;
             if live.assembly.len() + bytes.len() > MESSAGE_BYTES_MAX {
@@ -67,9 +69,11 @@ impl Replica {
                 return Ok(());
             }
             let whole = std::mem::take(&mut live.assembly);
-            envelope = decode_frame(&whole).map_err(malformed)?;
+            (envelope, poisons) = decode_tolerant(&whole).map_err(malformed)?;
         }
-        envelope = unpack(envelope).map_err(malformed)?;
+        let (envelope, more) = unpack_tolerant(envelope).map_err(malformed)?;
+        poisons.extend(more);
+        self.hear_poisons(session, &poisons)?;
         self.hear_message(session, envelope, rows)
     }
 
@@ -121,7 +125,7 @@ impl Replica {
             Frame::AskContent(digests) => live.session.on_ask_content(digests),
             Frame::Parts(parts) => {
                 for part in parts {
-                    self.hear_part(session, &part, rows)?;
+                    self.hear_alone(session, &part, rows, Self::hear_part)?;
                 }
             }
             Frame::Gone(keys) => {
@@ -132,7 +136,7 @@ impl Replica {
             Frame::Contents(contents) => self.hear_contents(session, contents, rows)?,
             Frame::Residue(parts) => {
                 for part in parts {
-                    self.hear_residue(session, &part, rows)?;
+                    self.hear_alone(session, &part, rows, Self::hear_residue)?;
                 }
             }
             Frame::Done { standing, quiet, complete } => {
@@ -197,6 +201,7 @@ impl Replica {
         if !self.live(session)?.session.on_hello(hello) {
             return Err(Broken::malformed("a second introduction").into());
         }
+        self.pass_over_refused(session);
         // A first write of ours would make it f32, which they would refuse for good.
         let chosen = theirs.map(|shape| shape.encoding).filter(|code| *code != Encoding::F32);
         if let (None, Some(encoding)) = (ours, chosen) {
@@ -273,23 +278,15 @@ impl Replica {
         live.report.parts.0 += 1;
         let announced = live.session.announced().cloned().unwrap_or_default();
         let knowledge = live.session.their_knowledge().cloned().unwrap_or_default();
-        let floors = (announced.of(key), knowledge.of(key));
-        let theirs = match rebuild(part, mine.as_ref(), floors)? {
+        let (ours, floor) = (announced.of(key), knowledge.of(key));
+        let theirs = match rebuild(part, mine.as_ref(), (ours, floor))? {
             Ok(theirs) => theirs,
             Err(unclear) => {
                 live.session.on_unclear(key, unclear, &self.knowledge);
                 return Ok(());
             }
         };
-        let joined = self.join_state(rows, key, mine.as_ref(), &theirs, knowledge.of(key));
-        let (change, after) = match joined {
-            Err(TableError::Limit { id, rule }) => {
-                tracing::warn!(pattern = id, rule, "left out a pattern that would break a limit");
-                self.live(session)?.session.mark_incomplete();
-                return Ok(());
-            }
-            other => other?,
-        };
+        let (change, after) = self.join_state(rows, key, mine.as_ref(), &theirs, floor)?;
         let mut missing = Vec::new();
         for content in &after.contents {
             if !self.table.has_content(rows, content.digest)? {
@@ -317,7 +314,14 @@ impl Replica {
         };
         let nothing = Pattern::new(mine.id.clone());
         let knowledge = self.their_knowledge(session);
-        let (change, _) = self.join_state(rows, key, Some(&mine), &nothing, knowledge.of(key))?;
+        let joined = self.join_state(rows, key, Some(&mine), &nothing, knowledge.of(key));
+        let change = match joined {
+            Err(TableError::Limit { rule, .. }) => {
+                self.refuse_gone(session, key, rule);
+                return Ok(());
+            }
+            other => other?.0,
+        };
         let live = self.live(session)?;
         live.own_changes += u64::from(change.before != change.after);
         if change.after.is_some() {
@@ -338,7 +342,7 @@ impl Replica {
             live.session.on_content(&content_digest(&content));
             match self.keep_content(rows, &content) {
                 Err(error @ TableError::Shape { .. }) => {
-                    return Err(Broken(Refusal::ShapeDiffers, error.to_string()).into());
+                    self.refuse_content(session, &content, &error.to_string());
                 }
                 other => other?,
             }
@@ -354,7 +358,7 @@ impl Replica {
         rows: &mut Overlay<'_>,
     ) -> Result<(), Trouble> {
         if !part.state.is_dead() {
-            return Err(Broken::malformed("residue with live entries").into());
+            return Err(Trouble::Entry(Fault::Malformed, "residue with live entries"));
         }
         self.check_pattern_claims(&part.state, rows)?;
         let key = key_hash(self.table.id(), &part.state.id);
@@ -369,9 +373,6 @@ impl Replica {
         let mut after = before.clone().unwrap_or_else(|| Pattern::new(part.state.id.clone()));
         after.context.join(&part.state.context);
         after.context.join(&self.implied_by(key, knowledge.of(key)));
-        if let Some(rule) = after.broken_limit() {
-            return Err(Broken::malformed(rule).into());
-        }
         self.settle(rows, key, before.as_ref(), after)?;
         Ok(())
     }

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::hear::Broken;
+use super::hear::Trouble;
+use super::quarantine::Fault;
 use crate::codec::frame::{HINT_WORDS_MAX, Hint, Mark, Part, Scope};
 use crate::codec::{entry_words, state_digest};
 use crate::index::{missing, power_sums};
@@ -56,11 +57,11 @@ pub(super) fn rebuild(
     part: &Part,
     mine: Option<&Pattern>,
     floors: (&VersionVector, &VersionVector),
-) -> Result<Result<Pattern, Unclear>, Broken> {
+) -> Result<Result<Pattern, Unclear>, Trouble> {
     let fits = |state: &Pattern| state_digest(state).map(Mark::from) == part.mark;
     if part.scope == Scope::Whole || part.mark.is_none() {
         let honest = fits(&part.state);
-        let lie = || Broken::malformed("a part that does not match its digest");
+        let lie = || Trouble::Entry(Fault::Digest, "a part that does not match its digest");
         return honest.then(|| Ok(part.state.clone())).ok_or_else(lie);
     }
     let assumed = mine.map(|mine| mine.filtered(|dot| floors.0.covers(dot)));

@@ -1,10 +1,14 @@
 //! Rumors: fresh events pushed to everyone soon, and those of others applied where they fit.
 //! It must never know whether a rumor arrives; sessions repair what gossip loses.
 
+use super::quarantine::Fault;
 use super::{Output, Replica};
-use crate::codec::{Rumor, content_digest, decode_rumor, encode_delta, encode_rumor, key_hash};
+use crate::codec::frame::content_entry_hash;
+use crate::codec::{
+    Rumor, content_digest, decode_rumor_tolerant, encode_delta, encode_rumor, key_hash,
+};
 use crate::disk::Overlay;
-use crate::pattern::{Content, Delta, DeltaOutcome, Pattern};
+use crate::pattern::{Content, Delta, DeltaOutcome, Digest, Pattern};
 use crate::port::{MessageId, NetOutput, Peer, Verdict};
 use crate::sync::Millis;
 use crate::table::TableError;
@@ -104,8 +108,16 @@ impl Replica {
         rows: &mut Overlay<'_>,
         out: &mut Vec<Output>,
     ) -> Result<(), TableError> {
-        let verdict = match decode_rumor(bytes) {
-            Ok(rumor) => self.apply_rumor(now, peer, &rumor, rows)?,
+        let verdict = match decode_rumor_tolerant(bytes) {
+            Ok((rumor, poisons)) => {
+                let verdict = self.apply_rumor(now, peer, &rumor, rows)?;
+                for poison in &poisons {
+                    let rule = poison.error.to_string();
+                    self.refuse_rumored(peer, poison.hash, Fault::Malformed, &rule);
+                }
+                // Whoever sends such a thing is charged for it, and it goes no further as it is.
+                if poisons.is_empty() { verdict } else { Verdict::Reject }
+            }
             Err(error) => {
                 tracing::warn!(space = %self.table.id(), %error, "refused a rumor");
                 Verdict::Reject
@@ -124,7 +136,7 @@ impl Replica {
     ) -> Result<Verdict, TableError> {
         let mut verdict = Verdict::Ignore;
         for delta in &rumor.deltas {
-            match self.apply_delta(delta, rows)? {
+            match self.apply_delta(peer, delta, rows)? {
                 DeltaOutcome::Applied => verdict = Verdict::Accept,
                 DeltaOutcome::Covered => {}
                 DeltaOutcome::Gap => {
@@ -137,7 +149,10 @@ impl Replica {
             let digest = content_digest(content);
             let fits =
                 self.table.shape().is_none_or(|shape| shape.agree(content.shape()).is_some());
-            if fits && !self.table.has_content(rows, digest)? {
+            if !fits {
+                let rule = "it does not look like those of this space";
+                self.refuse_rumored(peer, content_entry_hash(content), Fault::Shape, rule);
+            } else if !self.table.has_content(rows, digest)? {
                 self.keep_content(rows, content)?;
             }
         }
@@ -149,6 +164,7 @@ impl Replica {
 
     fn apply_delta(
         &mut self,
+        peer: Peer,
         delta: &Delta,
         rows: &mut Overlay<'_>,
     ) -> Result<DeltaOutcome, TableError> {
@@ -164,8 +180,9 @@ impl Replica {
         if outcome != DeltaOutcome::Applied {
             return Ok(outcome);
         }
-        if after.broken_limit().is_some() {
-            tracing::warn!(pattern = %delta.id, "left out an event that would break a limit");
+        if let Some(rule) = after.broken_limit() {
+            let hash = Digest(*blake3::hash(&encode_delta(delta)).as_bytes());
+            self.refuse_rumored(peer, hash, Fault::Limit, rule);
             return Ok(DeltaOutcome::Covered);
         }
         self.settle(rows, key, before.as_ref(), after)?;

@@ -127,12 +127,23 @@ impl Peers {
         }
     }
 
-    /// A session ended with something left open, through nobody's fault: one more, soon.
+    /// A session ended with something left open, and brought something: one more, soon.
     pub fn again(&mut self, peer: Peer, now: Millis) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.failures = 0;
+        }
+        self.stuck(peer, now);
+    }
+
+    /// A session ended with something left open, and nothing has moved here: one more, soon at
+    /// first, and later and later if that goes on, for the peer may hold what is never taken in.
+    pub fn stuck(&mut self, peer: Peer, now: Millis) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.busy = false;
             known.wanted = true;
-            known.not_before = now.after(BEAT_BUSY_MS);
+            let doublings = known.failures.min(BACKOFF_DOUBLINGS_MAX);
+            known.failures = known.failures.saturating_add(1);
+            known.not_before = now.after(BEAT_BUSY_MS << doublings);
         }
     }
 

@@ -165,6 +165,8 @@ pub struct Session {
     i_am_done: bool,
     their_done: Option<(Standing, bool, bool)>,
     incomplete: bool,
+    /// What the peer said badly before: it is not asked for.
+    unwanted: (BTreeSet<KeyHash>, BTreeSet<Digest>),
     outcome: Option<Outcome>,
     turns: u32,
 }
@@ -201,6 +203,7 @@ impl Session {
             i_am_done: false,
             their_done: None,
             incomplete: false,
+            unwanted: Default::default(),
             outcome: None,
             turns: 0,
         }

@@ -54,7 +54,12 @@ impl Siege {
     }
 
     fn play(&mut self, script: &Script) {
-        let quiet = if matches!(script.expect, Expect::Anything) { QUIET } else { PATIENCE };
+        let set_aside = match script.expect {
+            Expect::SetsAside(why) => self.node.set_aside(why),
+            _ => 0,
+        };
+        let is_answered = matches!(script.expect, Expect::Says(_) | Expect::Ends);
+        let quiet = if is_answered { PATIENCE } else { QUIET };
         let stream = self.enemy.session();
         let heard = self.enemy.say(stream, &script.frames, quiet);
         let fine = match script.expect {
@@ -62,6 +67,7 @@ impl Siege {
                 heard.refusal.as_ref().is_some_and(|(_, said)| said.contains(words))
             }
             Expect::Ends => heard.ended,
+            Expect::SetsAside(why) => self.node.set_aside(why) > set_aside,
             Expect::Anything => true,
         };
         let said = (&heard.refusal, heard.ended, heard.frames.len());

@@ -3,7 +3,7 @@
 //!
 //! LZ4 and not zstd: the one crate that compresses well is C, which this package does not build.
 
-use super::{Envelope, Frame, MESSAGE_BYTES_MAX, decode_frame, encode_frame};
+use super::{Envelope, Frame, MESSAGE_BYTES_MAX, Poison, decode_tolerant, encode_frame, sound};
 use crate::codec::bytes::{DecodeError, Reader, put_varint};
 
 /// Shorter messages are not worth the trouble.
@@ -25,8 +25,13 @@ pub fn encode_packed(envelope: &Envelope) -> Vec<u8> {
 /// The envelope in a packed one; any other as it is. A packed frame holds neither another nor a
 /// fragment, and says of the turn what the frame in it says.
 pub fn unpack(envelope: Envelope) -> Result<Envelope, DecodeError> {
+    sound(unpack_tolerant(envelope)?)
+}
+
+/// As [`unpack`], less entries of lists that are framed well and cannot be read.
+pub fn unpack_tolerant(envelope: Envelope) -> Result<(Envelope, Vec<Poison>), DecodeError> {
     let Frame::Packed { length, block } = &envelope.frame else {
-        return Ok(envelope);
+        return Ok((envelope, Vec::new()));
     };
     let what = "a packed frame";
     let invalid = |rule| DecodeError::Invalid { what, rule };
@@ -35,12 +40,12 @@ pub fn unpack(envelope: Envelope) -> Result<Envelope, DecodeError> {
     if bytes.len() != *length {
         return Err(invalid("it is shorter than it says"));
     }
-    let inner = decode_frame(&bytes)?;
+    let (inner, poisons) = decode_tolerant(&bytes)?;
     let is_nested = matches!(inner.frame, Frame::Packed { .. } | Frame::Fragment { .. });
     if is_nested || inner.ends_turn != envelope.ends_turn {
         return Err(invalid("what is in it may not be there"));
     }
-    Ok(inner)
+    Ok((inner, poisons))
 }
 
 pub(super) fn put_packed(out: &mut Vec<u8>, length: usize, block: &[u8]) {

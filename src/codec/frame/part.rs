@@ -1,9 +1,10 @@
 //! Parts and what asks for them as bytes: how much of a state there is, its mark, its hint.
 //! It must never know whether a mark fits its state.
 
+use super::poison::Entry;
 use super::{Ask, HINT_WORDS_MAX, Hint, MESSAGE_BYTES_MAX, Mark, Part, Scope, put_list, read_list};
 use crate::codec::bytes::{DecodeError, Reader, put_bytes, put_varint};
-use crate::codec::record::{decode_record, encode_record};
+use crate::codec::record::{decode_record, encode_record, record_id};
 use crate::pattern::{DESCRIPTIONS_MAX, EPISODES_MAX, KeyHash, OPINIONS_MAX};
 
 /// Live entries that a part may leave out.
@@ -24,7 +25,7 @@ pub(super) fn put_part(out: &mut Vec<u8>, part: &Part) {
     put_bytes(out, &encode_record(&part.state));
 }
 
-pub(super) fn read_part(reader: &mut Reader<'_>) -> Result<Part, DecodeError> {
+pub(super) fn read_part(reader: &mut Reader<'_>) -> Result<Entry<Part>, DecodeError> {
     let flags = reader.byte("part flags")?;
     let unknown = || DecodeError::Unknown { what: "part flags", value: flags.into() };
     let scope = read_scope(flags & !2).map_err(|_| unknown())?;
@@ -34,8 +35,9 @@ pub(super) fn read_part(reader: &mut Reader<'_>) -> Result<Part, DecodeError> {
         (Scope::Hinted, Some(_)) => Some(read_hint(reader)?),
         _ => None,
     };
-    let state = decode_record(reader.sized(MESSAGE_BYTES_MAX, "a record")?)?;
-    Ok(Part { state, mark, scope, hint })
+    let record = reader.sized(MESSAGE_BYTES_MAX, "a record")?;
+    let part = decode_record(record).map(|state| Part { state, mark, scope, hint });
+    Ok(part.map_err(|error| (record_id(record), error)))
 }
 
 fn read_hint(reader: &mut Reader<'_>) -> Result<Hint, DecodeError> {

@@ -10,7 +10,7 @@ use super::rows::put;
 use super::{Fault, Verdict};
 use crate::codec::dump::hex_u64;
 use crate::pattern::Shape;
-use crate::replica::View;
+use crate::replica::{SetAside, View};
 use crate::store::PatternStore;
 
 #[derive(Serialize)]
@@ -41,6 +41,9 @@ struct SpaceRow {
     sessions_ended: u64,
     sessions_broken: u64,
     divergences: u64,
+    /// Entries of peers that were refused, each alone, by reason.
+    set_aside: BTreeMap<&'static str, u64>,
+    quarantined: u64,
     bytes_in: u64,
     bytes_out: u64,
     parts_in: u64,
@@ -116,11 +119,19 @@ fn space_row(space: String, view: &View<'_>) -> SpaceRow {
         sessions_ended: counts.sessions_ended,
         sessions_broken: counts.sessions_broken,
         divergences: counts.divergences,
+        set_aside: set_aside(&counts.set_aside),
+        quarantined: counts.quarantined,
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
         parts_in: counts.parts_in,
         parts_out: counts.parts_out,
     }
+}
+
+fn set_aside(counts: &SetAside) -> BTreeMap<&'static str, u64> {
+    let SetAside { malformed, digest, limit, shape } = *counts;
+    let all = [("malformed", malformed), ("digest", digest), ("limit", limit), ("shape", shape)];
+    all.into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
 fn shape_row(shape: Shape) -> ShapeRow {

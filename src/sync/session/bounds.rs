@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Range, Session};
+use super::{Range, Session, stub_of};
+use crate::codec::frame::Stub;
 use crate::index::Prefix;
-use crate::pattern::KeyHash;
+use crate::pattern::{Digest, KeyHash};
 
 /// Keys, contents, nodes or ranges that one session remembers to ask for, to show or to ship, of
 /// each kind: about 48 bytes each make 1.5 MiB, and 16 MiB where each is a range that skips 16
@@ -29,6 +30,30 @@ impl Session {
     pub(super) fn fits(&mut self, owed: usize) -> bool {
         self.incomplete |= owed > OWED_MAX;
         owed <= OWED_MAX
+    }
+
+    /// These keys and contents are not asked for, so that the session ends incomplete where one of
+    /// them is missing here.
+    pub fn pass_over(&mut self, keys: BTreeSet<KeyHash>, contents: BTreeSet<Digest>) {
+        self.unwanted = (keys, contents);
+    }
+
+    pub(super) fn passes_over_key(&mut self, key: &KeyHash) -> bool {
+        let passes = self.unwanted.0.contains(key);
+        self.incomplete |= passes;
+        passes
+    }
+
+    pub(super) fn passes_over_content(&mut self, digest: &Digest) -> bool {
+        let passes = self.unwanted.1.contains(digest);
+        self.incomplete |= passes;
+        passes
+    }
+
+    pub(super) fn passes_over_stub(&mut self, stub: Stub) -> bool {
+        let passes = self.unwanted.0.iter().any(|key| stub_of(key) == stub);
+        self.incomplete |= passes;
+        passes
     }
 
     pub(super) fn show_later(&mut self, prefix: Prefix) {
@@ -57,7 +82,6 @@ mod tests {
     use super::*;
     use crate::codec::frame::{Scope, Standing, WalkBody, WalkNode};
     use crate::index::Index;
-    use crate::pattern::Digest;
     use crate::sync::{Emit, Finder, Start};
 
     const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;

@@ -17,7 +17,7 @@ impl Session {
 
     /// This content is wanted from the peer.
     pub fn ask_content(&mut self, digest: Digest) {
-        if self.content_asks.contains(&digest) {
+        if self.passes_over_content(&digest) || self.content_asks.contains(&digest) {
             return;
         }
         if self.fits(self.content_asks.len() + 1) && self.may_ask(self.contents_asked) {

@@ -25,6 +25,9 @@ impl Session {
 
     /// This key's part is wanted from the peer.
     pub fn ask(&mut self, key: KeyHash, scope: Scope) {
+        if self.passes_over_key(&key) {
+            return;
+        }
         if !self.asks.contains_key(&key) {
             if !self.fits(self.asks.len() + 1) || !self.may_ask(self.asked) {
                 return;

@@ -170,7 +170,7 @@ impl Session {
 
     /// Keys that begin like this are wanted from the peer.
     pub fn find(&mut self, stub: Stub) {
-        let is_news = !self.search.finds.contains(&stub);
+        let is_news = !self.passes_over_stub(stub) && !self.search.finds.contains(&stub);
         if is_news && self.may_ask(self.search.wanted) {
             self.search.finds.insert(stub);
             self.search.wanted += 1;

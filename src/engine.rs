@@ -335,6 +335,8 @@ impl Shared {
         for output in outputs {
             match output {
                 Output::Net(output) => net.push(output),
+                // It is logged and counted where it was found; it changes nothing here.
+                Output::Forked(_) => {}
                 Output::Ended(report) => {
                     let with = (report.space.clone(), report.peer);
                     let waiting = locked(&self.waiting).remove(&with).unwrap_or_default();

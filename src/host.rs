@@ -275,6 +275,7 @@ impl Host {
             let mut out = Vec::new();
             match act(replica, &mut rows, &mut out) {
                 Ok(value) => {
+                    replica.report_forks(&mut out);
                     if rows.has_writes() {
                         self.touched.insert(space.clone());
                     }

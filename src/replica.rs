@@ -2,6 +2,7 @@
 //! It must never know a clock, a thread or a socket; time and chance are handed in.
 
 mod exchange;
+mod forks;
 mod hear;
 mod knowledge;
 mod local;
@@ -26,6 +27,8 @@ use crate::port::{NetOutput, Peer, SessionId, SpaceTag};
 use crate::sync::{Chance, Millis, Outcome, Peers};
 use crate::table::{Audited, DigestRow, Finding, Sum, Table, TableError};
 use exchange::Live;
+pub use forks::Fork;
+use forks::Forks;
 use quarantine::Quarantine;
 pub use quarantine::{Fault, QUARANTINE_MAX, SetAside};
 pub use rumors::RUMOR_DELAY_MS;
@@ -60,6 +63,8 @@ pub enum Output {
     Net(NetOutput),
     /// A session is over.
     Ended(SessionReport),
+    /// One event was told in two ways. All that is correct still ends equal.
+    Forked(Fork),
 }
 
 /// What the rows of a space are held against when they are read.
@@ -108,6 +113,8 @@ pub struct Counts {
     pub actor_claims: u64,
     /// Sessions after which roots differed without a reason.
     pub divergences: u64,
+    /// Events that were told in two ways, the latest 1,024 once each.
+    pub forks: u64,
     /// Entries of peers that were refused, each alone.
     pub set_aside: SetAside,
     /// Of those, how many different ones are remembered.
@@ -157,6 +164,7 @@ pub struct Replica {
     next_session: u64,
     outbox: rumors::Outbox,
     quarantine: Quarantine,
+    forks: Forks,
     counts: Counts,
 }
 
@@ -220,6 +228,7 @@ impl Replica {
             hearing: None,
             outbox: rumors::Outbox::default(),
             quarantine: Quarantine::default(),
+            forks: Forks::default(),
             counts: Counts::default(),
             table,
         }

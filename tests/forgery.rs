@@ -3,12 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use consilience::codec::{Rumor, encode_rumor};
 use consilience::host::Input;
 use consilience::lattice::{Actor, COUNTER_MAX, Dot, VersionVector};
-use consilience::pattern::{Citation, EpisodeId, Pattern, PatternId, Voice};
-use consilience::replica::Absorb;
+use consilience::pattern::{
+    Citation, Contribution, Delta, EpisodeId, Kills, Opinion, Pattern, PatternId, Voice,
+};
+use consilience::port::{MessageId, NetInput, Peer};
+use consilience::replica::{Absorb, Fork};
 
-use crate::world::{World, observe, remove, space};
+use crate::world::{TAG, World, observe, remove, retract, space};
 
 /// Three nodes that agree on a pattern of each of the first two.
 fn three() -> World {
@@ -104,6 +108,10 @@ fn one_event_told_in_two_ways_leaves_all_correct_nodes_equal() {
             absorb(&mut world, node, vec![opined], VersionVector::new());
         }
         world.settle();
+        if !complete {
+            // Who has taken over that the event is known takes no second part of it in.
+            assert_reported(&world, "voiced", dot);
+        }
         for id in ["twice", "voiced", "zero", "one"] {
             let first = world.get(0, id);
             assert!((1..3).all(|node| world.get(node, id) == first), "{id}: {first:?}");
@@ -112,6 +120,84 @@ fn one_event_told_in_two_ways_leaves_all_correct_nodes_equal() {
         world.settle();
         assert!((0..3).all(|node| world.episodes(node, "after") == episodes(&["a1"])));
     }
+}
+
+/// Somebody found that this event was told twice, and said who told it otherwise.
+fn assert_reported(world: &World, id: &str, dot: Dot) {
+    let told = |(_, fork): &&(usize, Fork)| {
+        fork.dot == dot && fork.pattern.as_str() == id && fork.space == space()
+    };
+    let forks: Vec<_> = world.forks.iter().filter(told).collect();
+    assert!(!forks.is_empty(), "nobody noticed what was told of {id}: {:?}", world.forks);
+    for (node, fork) in &forks {
+        let peer = fork.peer.expect("a peer told it");
+        assert_ne!(peer.0, *node as u64);
+        assert!(world.hosts[*node].view(&space()).unwrap().counts().forks >= 1);
+    }
+}
+
+/// A rumor of one event, of this actor, that cites one episode and voices one opinion.
+fn rumored(id: &str, dot: Dot, episode: &str, opinion: Option<Opinion>) -> Vec<u8> {
+    let episodes = [EpisodeId::new(episode).unwrap()].into();
+    let writes = Contribution { episodes, opinion, content: None };
+    let id = PatternId::new(id).unwrap();
+    let delta = Delta { id, dot, previous: 0, writes, kills: Kills::default() };
+    encode_rumor(&Rumor { deltas: vec![delta], contents: Vec::new() })
+}
+
+#[test]
+fn one_event_rumored_in_two_ways_is_reported_by_pattern_event_and_peer_and_all_end_equal() {
+    let mut world = three();
+    let told = world.get(0, "zero").unwrap().opinions[0].opinion;
+    let otherwise = Opinion { weight: told.weight + 1, ..told };
+    let cases = [
+        ("cited", Dot::new(Actor(77), 1), ("this", None), ("that", None)),
+        ("voiced", Dot::new(Actor(78), 1), ("same", Some(told)), ("same", Some(otherwise))),
+    ];
+    for (id, dot, first, second) in cases {
+        world.cut = [(0, 1), (0, 2), (1, 2)].into();
+        world.forks.clear();
+        let enemy = Peer(9);
+        let say = |world: &mut World, node: usize, (episode, opinion): (&str, Option<Opinion>)| {
+            let bytes = rumored(id, dot, episode, opinion);
+            let rumor = NetInput::Rumor { peer: enemy, space: TAG, message: MessageId(1), bytes };
+            world.step(node, Input::Net(rumor)).unwrap();
+        };
+        say(&mut world, 1, first);
+        say(&mut world, 2, second);
+        assert_eq!(world.forks, [], "{id}: one told once is none");
+        // The first node hears both, three times over, and says so once.
+        for _ in 0..3 {
+            say(&mut world, 0, first);
+            say(&mut world, 0, second);
+        }
+        let fork =
+            Fork { space: space(), pattern: PatternId::new(id).unwrap(), dot, peer: Some(enemy) };
+        assert_eq!(world.forks, [(0, fork)]);
+        world.settle();
+        let held = world.get(0, id);
+        assert!((1..3).all(|node| world.get(node, id) == held), "{id}: {held:?}");
+    }
+}
+
+#[test]
+fn what_honest_nodes_tell_is_never_taken_for_a_fork() {
+    let mut world = three();
+    world.recording = true;
+    for round in 0..20 {
+        for node in 0..3 {
+            let write = match (round + node) % 4 {
+                0 => retract("both", &["e1", "e2"]),
+                1 => remove("both"),
+                _ => observe("both", &["e1", "e2", "e3"][..=round % 3], 0.5, 3),
+            };
+            world.write(node, vec![write]);
+        }
+        world.run(200);
+        world.replay(round % 3);
+    }
+    world.settle();
+    assert_eq!(world.forks, []);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use consilience::pattern::{
     Content, Digest, EpisodeId, Observation, Pattern, PatternId, Ratio, SpaceId, Write, WriteReport,
 };
 use consilience::port::{MessageId, NetInput, NetOutput, Peer, SessionId, SpaceTag};
-use consilience::replica::{Absorb, Output, SessionReport};
+use consilience::replica::{Absorb, Fork, Output, SessionReport};
 pub use consilience::sim::Medium;
 use consilience::sync::{Chance, Millis};
 
@@ -54,6 +54,8 @@ pub struct World {
     pub now: Millis,
     pub chance: Chance,
     pub reports: Vec<SessionReport>,
+    /// Who was told one event in two ways.
+    pub forks: Vec<(usize, Fork)>,
     /// Lost gossip, in percent; 100 means that there is none at all.
     pub loss: u64,
     pub hook: Option<Hook>,
@@ -78,6 +80,7 @@ impl World {
             now: Millis(0),
             chance: Chance::new(seed),
             reports: Vec::new(),
+            forks: Vec::new(),
             loss: 0,
             hook: None,
             cut: BTreeSet::new(),
@@ -197,6 +200,7 @@ impl World {
     fn carry(&mut self, from: usize, output: Output) {
         match output {
             Output::Ended(report) => self.reports.push(report),
+            Output::Forked(fork) => self.forks.push((from, fork)),
             Output::Net(NetOutput::Publish { bytes, .. }) => {
                 if self.recording {
                     self.recorded.push((from, bytes.clone()));

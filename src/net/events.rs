@@ -150,7 +150,7 @@ impl Driver {
     /// The peer has let us in: it identified itself, or it already speaks to us.
     pub(super) fn up(&mut self, id: PeerId) {
         if let Some(peer) = self.book.admitted(id, Instant::now()) {
-            tracing::info!(%id, "a peer is up");
+            tracing::info!(%id, peer = peer.0, "a peer is up");
             if self.config.gossip == Switch::Off {
                 self.book.without_gossip(id);
             }

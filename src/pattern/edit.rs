@@ -170,6 +170,19 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// True iff something is live here of just this event that it says it did not write.
+    pub fn contradicts(&self, delta: &Delta) -> bool {
+        let of_event = |dot: Dot| dot == delta.dot;
+        let mut cited = self.episodes.iter().filter(|entry| of_event(entry.dot));
+        let mut voices = self.opinions.iter().filter(|entry| of_event(entry.dot));
+        let mut contents = self.contents.iter().filter(|entry| of_event(entry.dot));
+        cited.any(|entry| !delta.writes.episodes.contains(&entry.episode))
+            || voices.any(|entry| delta.writes.opinion != Some(entry.opinion))
+            || contents.any(|entry| delta.writes.content != Some(entry.digest))
+    }
+}
+
 impl Delta {
     /// The events that must be included before this one: the author's previous one on this
     /// pattern, and those it supersedes.

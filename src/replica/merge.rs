@@ -25,6 +25,7 @@ impl Replica {
         theirs: &Pattern,
         their_floor: &VersionVector,
     ) -> Result<(Change, Pattern), TableError> {
+        self.watch_states(key, mine, theirs);
         let my_floor = self.floor_of(key);
         let bottom = Pattern::new(theirs.id.clone());
         let mut joined = mine.unwrap_or(&bottom).join(my_floor, theirs, their_floor);

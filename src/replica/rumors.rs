@@ -110,7 +110,10 @@ impl Replica {
     ) -> Result<(), TableError> {
         let verdict = match decode_rumor_tolerant(bytes) {
             Ok((rumor, poisons)) => {
-                let verdict = self.apply_rumor(now, peer, &rumor, rows)?;
+                self.forks.rumored_by = Some(peer);
+                let applied = self.apply_rumor(now, peer, &rumor, rows);
+                self.forks.rumored_by = None;
+                let verdict = applied?;
                 for poison in &poisons {
                     let rule = poison.error.to_string();
                     self.refuse_rumored(peer, poison.hash, Fault::Malformed, &rule);
@@ -177,6 +180,9 @@ impl Replica {
         let before = self.table.load(rows, key)?;
         let mut after = before.clone().unwrap_or_else(|| Pattern::new(delta.id.clone()));
         let outcome = after.apply(delta, self.floor_of(key));
+        if outcome == DeltaOutcome::Covered {
+            self.watch_event(key, before.as_ref(), delta);
+        }
         if outcome != DeltaOutcome::Applied {
             return Ok(outcome);
         }

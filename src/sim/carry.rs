@@ -19,7 +19,7 @@ impl World {
     pub(super) fn carry(&mut self, from: usize, output: Output) {
         match output {
             Output::Ended(report) if self.keeps_reports => self.reports.push(report),
-            Output::Ended(_) => {}
+            Output::Ended(_) | Output::Forked(_) => {}
             Output::Net(NetOutput::Publish { bytes, .. }) => self.publish(from, bytes),
             Output::Net(NetOutput::Open { session, peer, .. }) => {
                 let to = usize::try_from(peer.0).unwrap_or(usize::MAX);

@@ -401,19 +401,22 @@ impl Life {
         (0..self.world.nodes.len()).map(one).collect::<Vec<_>>().join("; ")
     }
 
-    /// No honest node claims another's events, no complete session leaves two roots, and content
-    /// that one node has is at all of them.
+    /// No honest node claims another's events or tells one in two ways, no complete session leaves
+    /// two roots, and content that one node has is at all of them.
     fn assert_clean(&mut self) {
         for at in 0..self.world.nodes.len() {
             let Some(view) = self.world.view(at) else { continue };
             let counts = view.counts();
             let (claims, roots) = (counts.actor_claims, counts.divergences);
+            let forks = counts.forks;
             let lost = missing(&view).into_iter().find(|digest| self.somebody_has(digest));
             if let Some(digest) = lost {
                 return self.world.fail(format!("node {at} lacks the content {digest}"));
             }
-            if (claims, roots) != (0, 0) {
-                let what = format!("node {at} saw {claims} false claims, {roots} odd roots");
+            if (claims, roots, forks) != (0, 0, 0) {
+                let what = format!(
+                    "node {at} saw {claims} false claims, {roots} odd roots, {forks} forked events"
+                );
                 return self.world.fail(what);
             }
         }

@@ -41,6 +41,8 @@ struct SpaceRow {
     sessions_ended: u64,
     sessions_broken: u64,
     divergences: u64,
+    /// Events told in two ways.
+    forks: u64,
     /// Entries of peers that were refused, each alone, by reason.
     set_aside: BTreeMap<&'static str, u64>,
     quarantined: u64,
@@ -119,6 +121,7 @@ fn space_row(space: String, view: &View<'_>) -> SpaceRow {
         sessions_ended: counts.sessions_ended,
         sessions_broken: counts.sessions_broken,
         divergences: counts.divergences,
+        forks: counts.forks,
         set_aside: set_aside(&counts.set_aside),
         quarantined: counts.quarantined,
         bytes_in: counts.bytes_in,

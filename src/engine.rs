@@ -4,14 +4,14 @@
 mod queue;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::disk::{Compacted, Disk, DiskError};
-use crate::host::{Host, Input, Reply, StepError};
+use crate::host::{FRAGMENT_BYTES_TOTAL, Host, Input, Reply, StepError};
 pub use crate::host::{ReplicaChoice, StartError};
 use crate::pattern::{Shape, SpaceId, Write, WriteReport};
 use crate::port::{Core, NetInput, NetOutput, Peer, SpaceTag};
@@ -90,6 +90,8 @@ struct Shared {
     /// Tags that the next group sets. Whoever brings one must not wait for the gate: a compaction
     /// reads under it for long, and readers queue up behind a writer that waits.
     tags: Mutex<Vec<(SpaceId, SpaceTag)>>,
+    /// What unfinished messages may take; the next group goes by it.
+    fragment_bytes_max: AtomicUsize,
     compaction_floor_bytes: u64,
     /// A compaction is looked for beyond so many bytes on disk.
     compact_beyond_bytes: AtomicU64,
@@ -116,6 +118,7 @@ impl Engine {
             thread: Mutex::new(None),
             clock: options.clock,
             tags: Mutex::new(Vec::new()),
+            fragment_bytes_max: AtomicUsize::new(FRAGMENT_BYTES_TOTAL),
             compaction_floor_bytes: options.compaction_floor_bytes,
             compact_beyond_bytes: AtomicU64::new(options.compaction_floor_bytes),
         });
@@ -223,6 +226,10 @@ impl Core for Engine {
         self.read(|host| host.spaces().iter().map(ToString::to_string).collect())
     }
 
+    fn bound_fragments(&self, bytes: usize) {
+        self.0.fragment_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
     fn tag(&self, space: &str, tag: SpaceTag) {
         if let Ok(space) = SpaceId::new(space) {
             // Inputs that are submitted after this are in a later group, or in the same.
@@ -250,6 +257,7 @@ impl Shared {
         for (space, tag) in tags {
             host.set_tag(&space, tag);
         }
+        host.bound_fragments(self.fragment_bytes_max.load(Ordering::Relaxed));
         let now = (self.clock)();
         let (mut answers, mut compactions) = (Vec::new(), Vec::new());
         for job in jobs {

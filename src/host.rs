@@ -3,6 +3,7 @@
 
 mod compaction;
 mod durable;
+mod fragments;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use crate::replica::{Absorb, Output, Replica, Trust, View};
 use crate::sync::{Chance, Millis};
 use crate::table::{self, Lost, TableError};
 pub use compaction::Usage;
+pub use fragments::FRAGMENT_BYTES_TOTAL;
 pub use repair::{Claim, Holes, Mended, Repaired, forget_replica_id, repair};
 
 /// Damaged records and contents one step may run into before it is given up.
@@ -119,6 +121,8 @@ pub struct Host {
     /// Spaces with staged writes, whose account must go with them.
     touched: BTreeSet<SpaceId>,
     failure: Option<String>,
+    /// See [`Host::bound_fragments`].
+    fragment_bytes_max: usize,
 }
 
 impl Host {
@@ -159,7 +163,19 @@ impl Host {
         }
         let (tags, peers) = (BTreeMap::new(), BTreeMap::new());
         let (staged, outputs, touched) = (empty, Vec::new(), BTreeSet::new());
-        Ok(Self { disk, replicas, tags, me, chance, staged, outputs, peers, touched, failure })
+        Ok(Self {
+            disk,
+            replicas,
+            tags,
+            me,
+            chance,
+            staged,
+            outputs,
+            peers,
+            touched,
+            failure,
+            fragment_bytes_max: FRAGMENT_BYTES_TOTAL,
+        })
     }
 
     /// Stages one step. Its outputs come out of [`Host::commit`].
@@ -190,7 +206,7 @@ impl Host {
                     .map(Reply::Written)
             }
             Input::Sync(space, peer) => self
-                .with(&space, |replica, rows, out| replica.open_session(peer, rows, out))
+                .with(&space, |replica, rows, out| replica.open_session(now, peer, rows, out))
                 .map(Reply::Session),
             Input::Tick => {
                 let mut outcome = Ok(Reply::Done);
@@ -372,9 +388,13 @@ impl Host {
                     replica.on_opened(now, session, peer, opener, rows, out)
                 })
             }
-            NetInput::Frame { session, bytes } => self.in_session(session, |replica, rows, out| {
-                replica.on_frame(now, session, &bytes, rows, out)
-            }),
+            NetInput::Frame { session, bytes } => {
+                self.in_session(session, |replica, rows, out| {
+                    replica.on_frame(now, session, &bytes, rows, out)
+                })?;
+                self.crowd_out(now);
+                Ok(())
+            }
             NetInput::Writable { session, frames } => self
                 .in_session(session, |replica, rows, out| {
                     replica.on_writable(now, session, frames, rows, out)
@@ -413,25 +433,6 @@ impl Host {
             }
         }
         Ok(std::mem::take(&mut self.outputs))
-    }
-
-    /// What the rows of each space that changed add up to goes into the same batch.
-    fn stage_accounts(&mut self) -> Result<(), DiskError> {
-        for space in std::mem::take(&mut self.touched) {
-            let Some(replica) = self.replicas.get_mut(&space) else {
-                continue;
-            };
-            let mut rows = Overlay::new(&*self.disk, &self.staged);
-            match replica.write_account(&mut rows) {
-                Ok(()) => {}
-                Err(TableError::Disk(error)) => return Err(error),
-                // The row is replaced whatever it was.
-                Err(error) => tracing::error!(%space, %error, "the account could not be compared"),
-            }
-            let batch = rows.into_batch();
-            self.staged.merge(batch);
-        }
-        Ok(())
     }
 
     /// True iff something waits for the next tick.

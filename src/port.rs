@@ -151,6 +151,8 @@ pub trait Core: Send + Sync + 'static {
     fn attach(&self, outlet: Box<dyn Fn(Vec<NetOutput>) + Send + Sync>);
     /// The names of the spaces to serve.
     fn spaces(&self) -> Vec<String>;
+    /// Unfinished messages of all sessions may take so many bytes together.
+    fn bound_fragments(&self, bytes: usize);
     /// Tells the core under which tag a space travels.
     fn tag(&self, space: &str, tag: SpaceTag);
 }

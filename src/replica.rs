@@ -12,6 +12,7 @@ mod rebuild;
 mod rumors;
 mod search;
 mod speak;
+mod worth;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -32,6 +33,7 @@ use forks::Forks;
 use quarantine::Quarantine;
 pub use quarantine::{Fault, QUARANTINE_MAX, SetAside};
 pub use rumors::RUMOR_DELAY_MS;
+pub use worth::{BARREN_BYTES_MAX, BARREN_BYTES_PER_PATTERN, barren_bytes_max};
 
 /// How a session went.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -113,6 +115,12 @@ pub struct Counts {
     pub actor_claims: u64,
     /// Sessions after which roots differed without a reason.
     pub divergences: u64,
+    /// Sessions that were ended, for too many bytes of theirs brought nothing new.
+    pub barren: u64,
+    /// Sessions that were ended, for unfinished messages took too much in all.
+    pub crowded_out: u64,
+    /// Sessions that were refused after one of those.
+    pub barred: u64,
     /// Events that were told in two ways, the latest 1,024 once each.
     pub forks: u64,
     /// Entries of peers that were refused, each alone.
@@ -153,6 +161,8 @@ pub struct Replica {
     life: u64,
     /// Changes of live parts since open.
     changes: u64,
+    /// Changes of any kind, and contents that came, since open.
+    news: u64,
     chance: Chance,
     peers: Peers,
     thorough: BTreeSet<Peer>,
@@ -218,6 +228,7 @@ impl Replica {
             contexts: BTreeSet::new(),
             life: seed,
             changes: 0,
+            news: 0,
             peers: Peers::new(chance.draw()),
             // Session ids must not repeat across replicas of one host: the host spaces them out.
             next_session: chance.draw() >> 1 & !0xffff_ffff,

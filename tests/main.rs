@@ -31,6 +31,7 @@ mod holes;
 #[cfg(feature = "store")]
 mod identity;
 mod laws;
+mod liars;
 #[cfg(feature = "store")]
 mod limits;
 mod lost;

@@ -2,8 +2,9 @@
 //! It must never know what the rows of a batch say.
 
 use super::Host;
-use crate::disk::{Batch, DiskError};
+use crate::disk::{Batch, DiskError, Overlay};
 use crate::planted::{self, Bug};
+use crate::table::TableError;
 
 impl Host {
     pub(super) fn put(&mut self, staged: &Batch) -> Result<(), DiskError> {
@@ -45,5 +46,24 @@ impl Host {
         self.disk.commit(&known)?;
         self.disk.flush()?;
         self.disk.commit(&rest)
+    }
+
+    /// What the rows of each space that changed add up to goes into the same batch.
+    pub(super) fn stage_accounts(&mut self) -> Result<(), DiskError> {
+        for space in std::mem::take(&mut self.touched) {
+            let Some(replica) = self.replicas.get_mut(&space) else {
+                continue;
+            };
+            let mut rows = Overlay::new(&*self.disk, &self.staged);
+            match replica.write_account(&mut rows) {
+                Ok(()) => {}
+                Err(TableError::Disk(error)) => return Err(error),
+                // The row is replaced whatever it was.
+                Err(error) => tracing::error!(%space, %error, "the account could not be compared"),
+            }
+            let batch = rows.into_batch();
+            self.staged.merge(batch);
+        }
+        Ok(())
     }
 }

@@ -144,6 +144,7 @@ impl Driver {
         };
         driver.prepare()?;
         // A node that has stopped needs no outputs.
+        driver.core.bound_fragments(limits.fragment_bytes_max);
         driver.core.attach(Box::new(move |batch| drop(outlet.send(batch))));
         Ok(driver)
     }

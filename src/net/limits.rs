@@ -21,11 +21,16 @@ pub struct Limits {
     /// Sessions one peer may open to us at a time.
     pub sessions_per_peer_max: u32,
     /// Of those, in one space: a node has one of its own there, so an older one is stale and ends.
-    /// Each may hold a message of 20 MiB that is not complete yet.
+    /// Each may hold a message of 20 MiB that is not complete yet, as far as `fragment_bytes_max`
+    /// allows.
     pub sessions_per_space_max: u32,
     /// Sessions in all, both ways: 64 × 2.3 MiB of frames in flight = 147 MiB at the worst, where
     /// all 64 are stuck full; a peer can fill its own 8.
     pub sessions_max: u32,
+    /// Bytes of messages that have come in part, in all sessions of all spaces: two of 20 MiB, the
+    /// longest there can be. Beyond it the peer that holds most loses the session that does. With
+    /// less than 20 MiB the largest patterns do not come in.
+    pub fragment_bytes_max: usize,
     /// Session streams one peer may open in a second, and at once: a node with many spaces opens
     /// one for each when it connects.
     pub session_opens: Rate,
@@ -63,6 +68,7 @@ impl Default for Limits {
             sessions_per_peer_max: 8,
             sessions_per_space_max: 1,
             sessions_max: 64,
+            fragment_bytes_max: crate::host::FRAGMENT_BYTES_TOTAL,
             session_opens: Rate::new(32, 256),
             rumors: Rate::new(1_000, 4_000),
             rumor_bytes: Rate::new(4 << 20, 16 << 20),

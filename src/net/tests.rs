@@ -6,6 +6,7 @@
 use super::*;
 use crate::port::{MessageId, NetInput, NetOutput, SessionId, SpaceTag, Verdict};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::timeout;
 
 /// Generous: the machine is shared, and only a failing test waits so long.
@@ -19,6 +20,7 @@ struct FakeCore {
     inputs: mpsc::UnboundedSender<NetInput>,
     outlet: Mutex<Option<Outlet>>,
     tags: Mutex<Vec<(String, SpaceTag)>>,
+    fragment_bytes_max: AtomicUsize,
 }
 
 impl Core for FakeCore {
@@ -34,6 +36,10 @@ impl Core for FakeCore {
         vec![SPACE.to_owned()]
     }
 
+    fn bound_fragments(&self, bytes: usize) {
+        self.fragment_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
     fn tag(&self, space: &str, tag: SpaceTag) {
         self.tags.lock().unwrap().push((space.to_owned(), tag));
     }
@@ -41,7 +47,13 @@ impl Core for FakeCore {
 
 fn fake_core() -> (Arc<FakeCore>, mpsc::UnboundedReceiver<NetInput>) {
     let (inputs, seen) = mpsc::unbounded_channel();
-    (Arc::new(FakeCore { inputs, outlet: Mutex::new(None), tags: Mutex::default() }), seen)
+    let core = FakeCore {
+        inputs,
+        outlet: Mutex::new(None),
+        tags: Mutex::default(),
+        fragment_bytes_max: AtomicUsize::new(0),
+    };
+    (Arc::new(core), seen)
 }
 
 pub(super) struct Fixture {

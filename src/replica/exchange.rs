@@ -1,12 +1,13 @@
 //! Sessions from their first byte to their last: opened, fed, broken off or concluded.
 //! It must never know what a frame says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::hear::{Broken, Trouble};
 use super::{Output, Replica, SessionReport};
 use crate::codec::frame::{Envelope, Frame};
 use crate::disk::Overlay;
+use crate::pattern::KeyHash;
 use crate::port::{NetOutput, Peer, SessionId};
 use crate::sync::{Millis, Outcome, Session, Start};
 use crate::table::TableError;
@@ -21,6 +22,12 @@ pub(super) struct Live {
     /// Frames ready to go, waiting for credit.
     pub(super) pending: VecDeque<Vec<u8>>,
     pub(super) assembly: Vec<u8>,
+    /// What came since something was new, in earlier sessions too, and what of the message that is
+    /// heard came from elsewhere before; whether the session is ended for what it costs.
+    pub(super) barren_bytes: u64,
+    pub(super) forgiven_bytes: u64,
+    pub(super) elsewhere: BTreeSet<KeyHash>,
+    pub(super) is_barred: bool,
     pub(super) asked_for_wants: bool,
     /// Changes of the space at our Hello, and those this session made since.
     pub(super) changes_at_hello: u64,
@@ -47,7 +54,7 @@ impl Replica {
             return Ok(());
         }
         for peer in self.peers.due(now) {
-            self.open_session(peer, rows, out)?;
+            self.open_session(now, peer, rows, out)?;
         }
         Ok(())
     }
@@ -55,6 +62,7 @@ impl Replica {
     /// Opens a session with a peer now. `None` before the network has named the space.
     pub fn open_session(
         &mut self,
+        now: Millis,
         peer: Peer,
         rows: &Overlay<'_>,
         out: &mut Vec<Output>,
@@ -74,12 +82,12 @@ impl Replica {
         } else {
             Start::Hello
         };
-        self.insert_session(session, peer, start);
+        self.insert_session(now, session, peer, start);
         out.push(Output::Net(NetOutput::Open { session, peer, space }));
         Ok(Some(session))
     }
 
-    fn insert_session(&mut self, session: SessionId, peer: Peer, start: Start) {
+    fn insert_session(&mut self, now: Millis, session: SessionId, peer: Peer, start: Start) {
         self.peers.begin(peer);
         let report = SessionReport {
             space: self.id().clone(),
@@ -99,6 +107,10 @@ impl Replica {
             credit: 0,
             pending: VecDeque::new(),
             assembly: Vec::new(),
+            barren_bytes: self.peers.debt(peer, now),
+            forgiven_bytes: 0,
+            elsewhere: BTreeSet::new(),
+            is_barred: false,
             asked_for_wants: false,
             changes_at_hello: 0,
             own_changes: 0,
@@ -117,12 +129,12 @@ impl Replica {
         rows: &mut Overlay<'_>,
         out: &mut Vec<Output>,
     ) -> Result<(), TableError> {
-        if !opener && !self.give_way(peer, out) {
+        if !opener && (self.is_barred(peer, now) || !self.give_way(peer, out)) {
             out.push(Output::Net(NetOutput::Close { session }));
             return Ok(());
         }
         if !opener {
-            self.insert_session(session, peer, Start::Await);
+            self.insert_session(now, session, peer, Start::Await);
         }
         match self.sessions.get_mut(&session) {
             Some(live) => live.open = true,
@@ -182,7 +194,7 @@ impl Replica {
         let Some(live) = self.sessions.remove(&session) else { return };
         if self.rivals(live.peer).next().is_none() {
             self.peers.failed(live.peer, now);
-            self.end_report(live, None, out);
+            self.end_report(now, live, None, out);
         }
     }
 
@@ -222,7 +234,13 @@ impl Replica {
 
     // ---- endings
 
-    fn break_off(&mut self, now: Millis, session: SessionId, why: &Broken, out: &mut Vec<Output>) {
+    pub(super) fn break_off(
+        &mut self,
+        now: Millis,
+        session: SessionId,
+        why: &Broken,
+        out: &mut Vec<Output>,
+    ) {
         let Some(mut live) = self.sessions.remove(&session) else {
             return;
         };
@@ -237,7 +255,10 @@ impl Replica {
         }
         out.push(Output::Net(NetOutput::Close { session }));
         self.peers.failed(live.peer, now);
-        self.end_report(live, None, out);
+        if live.is_barred {
+            self.peers.bar(live.peer, now);
+        }
+        self.end_report(now, live, None, out);
     }
 
     /// Ends a session that is over and has nothing left to write.
@@ -285,11 +306,18 @@ impl Replica {
                 self.peers.failed(peer, now);
             }
         }
-        self.end_report(live, Some(outcome), out);
+        self.end_report(now, live, Some(outcome), out);
         Ok(())
     }
 
-    fn end_report(&mut self, live: Live, outcome: Option<Outcome>, out: &mut Vec<Output>) {
+    fn end_report(
+        &mut self,
+        now: Millis,
+        live: Live,
+        outcome: Option<Outcome>,
+        out: &mut Vec<Output>,
+    ) {
+        self.peers.owe(live.peer, live.barren_bytes, now);
         self.counts.sessions_ended += 1;
         self.counts.sessions_broken += u64::from(outcome.is_none());
         self.counts.parts_in += live.report.parts.0;

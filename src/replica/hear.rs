@@ -59,6 +59,7 @@ impl Replica {
     ) -> Result<(), Trouble> {
         let malformed = |error: crate::codec::DecodeError| Broken::malformed(error.to_string());
         let (mut envelope, mut poisons) = decode_tolerant(bytes).map_err(malformed)?;
+        let mut length = bytes.len();
         if let Frame::Fragment { more, bytes } = envelope.frame {
             let live = self.live(session)?;
             if live.assembly.len() + bytes.len() > MESSAGE_BYTES_MAX {
@@ -69,12 +70,15 @@ impl Replica {
                 return Ok(());
             }
             let whole = std::mem::take(&mut live.assembly);
+            length = whole.len();
             (envelope, poisons) = decode_tolerant(&whole).map_err(malformed)?;
         }
+        let charge = self.charge(&envelope, length);
         let (envelope, more) = unpack_tolerant(envelope).map_err(malformed)?;
         poisons.extend(more);
         self.hear_poisons(session, &poisons)?;
-        self.hear_message(session, envelope, rows)
+        self.hear_message(session, envelope, rows)?;
+        self.weigh(session, &charge)
     }
 
     pub(super) fn live(&mut self, session: SessionId) -> Result<&mut Live, Broken> {
@@ -276,6 +280,7 @@ impl Replica {
             return Ok(());
         };
         live.report.parts.0 += 1;
+        live.forgive_part(key, part);
         let announced = live.session.announced().cloned().unwrap_or_default();
         let knowledge = live.session.their_knowledge().cloned().unwrap_or_default();
         let (ours, floor) = (announced.of(key), knowledge.of(key));
@@ -339,7 +344,9 @@ impl Replica {
         for content in contents {
             let live = self.live(session)?;
             live.report.contents.0 += 1;
-            live.session.on_content(&content_digest(&content));
+            let digest = content_digest(&content);
+            live.session.on_content(&digest);
+            live.forgive_content(digest, &content);
             match self.keep_content(rows, &content) {
                 Err(error @ TableError::Shape { .. }) => {
                     self.refuse_content(session, &content, &error.to_string());

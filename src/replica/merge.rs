@@ -53,6 +53,7 @@ impl Replica {
             return Ok((Change { before: held, after: held }, after));
         }
         let change = self.table.store(rows, key, (before, held), &after, self.sequence + 1)?;
+        self.note_news(key);
         self.tell_open_sessions(key, before, &after);
         if change.before != change.after {
             self.sequence += 1;
@@ -129,7 +130,11 @@ impl Replica {
         let digest = content_digest(content);
         if self.table.references(rows, digest)? > 0 {
             self.table.fix_shape(rows, content.shape(), "received from a peer")?;
+            let is_new = !self.table.has_content(rows, digest)?;
             self.table.put_content(rows, digest, content)?;
+            if is_new {
+                self.note_new_content(digest);
+            }
         }
         Ok(())
     }

@@ -164,6 +164,7 @@ impl Replica {
         }
         if let Some(live) = self.sessions.get_mut(&session) {
             live.report.parts.1 += parts.len() as u64;
+            live.take_off(parts.len(), 0);
         }
         let mut frames = Vec::new();
         if !gone.is_empty() {
@@ -230,6 +231,7 @@ impl Replica {
         }
         if let Some(live) = self.sessions.get_mut(&session) {
             live.report.contents.1 += contents.len() as u64;
+            live.take_off(0, contents.len());
         }
         Ok(Frame::Contents(contents))
     }

@@ -19,6 +19,11 @@ const LAGGARD_PERCENT: u64 = 20;
 const FOLLOWER_PATIENCE_MS: u64 = 1_000;
 const BACKOFF_MS: u64 = 1_000;
 const BACKOFF_DOUBLINGS_MAX: u32 = 6;
+/// Of what a peer has cost, so much is forgotten: 16 KB a second, beats and short walks in vain.
+const FORGOTTEN_BYTES_PER_MS: u64 = 16;
+/// Peers that are remembered as barred or costly, and for how long after that.
+const BARRED_MAX: usize = 1_024;
+const BARRED_REMEMBERED_MS: u64 = 3_600_000;
 
 #[derive(Clone, Debug, Default)]
 struct Known {
@@ -38,13 +43,24 @@ pub struct Peers {
     interval_ms: u64,
     next_at: Millis,
     chance: Chance,
+    /// Who may open no session until when, and how often that was: longer than a connection.
+    barred: BTreeMap<Peer, (Millis, u32)>,
+    /// Bytes of a peer that brought nothing new, and when that was counted.
+    debts: BTreeMap<Peer, (u64, Millis)>,
 }
 
 impl Peers {
     /// Nobody is known yet.
     pub fn new(seed: u64) -> Self {
         let chance = Chance::new(seed);
-        Self { known: BTreeMap::new(), interval_ms: BEAT_BUSY_MS, next_at: Millis(0), chance }
+        Self {
+            known: BTreeMap::new(),
+            interval_ms: BEAT_BUSY_MS,
+            next_at: Millis(0),
+            chance,
+            barred: BTreeMap::new(),
+            debts: BTreeMap::new(),
+        }
     }
 
     /// A peer is connected: the leading end asks at once, the other gives it time to, so that they
@@ -127,6 +143,44 @@ impl Peers {
         }
     }
 
+    /// A peer has cost more than it brought: it may open no session for a second, and twice as long
+    /// each time, up to 64 s. An hour of peace is forgiven.
+    pub fn bar(&mut self, peer: Peer, now: Millis) {
+        self.barred.retain(|_, (until, _)| until.after(BARRED_REMEMBERED_MS) > now);
+        if self.barred.len() >= BARRED_MAX {
+            self.barred.pop_first();
+        }
+        let (until, times) = self.barred.entry(peer).or_insert((now, 0));
+        *until = now.after(BACKOFF_MS << (*times).min(BACKOFF_DOUBLINGS_MAX));
+        *times = times.saturating_add(1);
+    }
+
+    /// What a peer has cost in its last sessions, less what is forgotten by now.
+    pub fn debt(&self, peer: Peer, now: Millis) -> u64 {
+        self.debts.get(&peer).map_or(0, |(bytes, at)| {
+            let forgotten = now.0.saturating_sub(at.0).saturating_mul(FORGOTTEN_BYTES_PER_MS);
+            bytes.saturating_sub(forgotten)
+        })
+    }
+
+    /// So many bytes of a peer have brought nothing new since something was.
+    pub fn owe(&mut self, peer: Peer, bytes: u64, now: Millis) {
+        self.debts.remove(&peer);
+        if bytes == 0 {
+            return;
+        }
+        if self.debts.len() >= BARRED_MAX {
+            let least = self.debts.keys().min_by_key(|peer| self.debt(**peer, now)).copied();
+            least.map(|peer| self.debts.remove(&peer));
+        }
+        self.debts.insert(peer, (bytes, now));
+    }
+
+    /// Whether a peer may open no session now.
+    pub fn is_barred(&self, peer: Peer, now: Millis) -> bool {
+        self.barred.get(&peer).is_some_and(|(until, _)| *until > now)
+    }
+
     /// A session ended with something left open, and brought something: one more, soon.
     pub fn again(&mut self, peer: Peer, now: Millis) {
         if let Some(known) = self.known.get_mut(&peer) {
@@ -194,6 +248,61 @@ mod tests {
         }
         assert_eq!(peers.due(Millis(15_000)), []);
         assert_eq!(peers.due(Millis(90_000)), [Peer(7)]);
+    }
+
+    #[test]
+    fn a_barred_peer_waits_longer_each_time_and_a_new_connection_does_not_help_it() {
+        let (mut peers, mut now) = (Peers::new(1), Millis(0));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            peers.up(Peer(7), false, now);
+            peers.bar(Peer(7), now);
+            peers.down(Peer(7));
+            let start = now;
+            while peers.is_barred(Peer(7), now) {
+                now = now.after(1_000);
+            }
+            waits.push((now.0 - start.0) / 1_000);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 64]);
+        assert!(!peers.is_barred(Peer(8), now));
+        peers.bar(Peer(7), now.after(BARRED_REMEMBERED_MS));
+        assert!(!peers.is_barred(Peer(7), now.after(BARRED_REMEMBERED_MS + 1_000)));
+    }
+
+    #[test]
+    fn what_a_peer_has_cost_is_remembered_over_connections_and_forgotten_in_time() {
+        let mut peers = Peers::new(1);
+        peers.up(Peer(7), true, Millis(0));
+        peers.owe(Peer(7), 20_000, Millis(0));
+        peers.down(Peer(7));
+        assert_eq!(peers.debt(Peer(7), Millis(1_000)), 4_000);
+        assert_eq!(peers.debt(Peer(7), Millis(2_000)), 0);
+        peers.owe(Peer(7), 0, Millis(0));
+        assert_eq!(peers.debt(Peer(7), Millis(0)), 0);
+        for at in 0..=BARRED_MAX as u64 {
+            peers.owe(Peer(at), 1 + at, Millis(0));
+        }
+        assert_eq!((peers.debts.len(), peers.debt(Peer(0), Millis(0))), (BARRED_MAX, 0));
+    }
+
+    #[test]
+    fn a_peer_with_whom_nothing_moves_is_asked_later_and_later() {
+        let (mut peers, mut now) = (Peers::new(1), Millis(0));
+        peers.up(Peer(7), true, now);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            peers.begin(Peer(7));
+            peers.stuck(Peer(7), now);
+            let start = now;
+            while peers.due(now).is_empty() {
+                now = now.after(1_000);
+            }
+            waits.push((now.0 - start.0) / 1_000);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 64]);
+        peers.again(Peer(7), now);
+        assert_eq!(peers.due(now.after(1_000)), [Peer(7)]);
     }
 
     #[test]

@@ -220,6 +220,23 @@ fn a_message_of_more_than_20_mib_is_refused_and_one_that_never_ends_is_dropped()
     siege.holds("messages that never end");
     println!("fragments: {} KiB more memory", siege.memory_more() >> 10);
     drop(streams);
+    // Many at once, each under a name of its own: together they get the room of two.
+    let mut crowd = Vec::new();
+    for _ in 0..6 {
+        let mut enemy = Hostile::enter(&siege.node.address(), &siege.node.key());
+        let mut stream = enemy.session();
+        let length = u32::try_from(piece.len()).unwrap().to_be_bytes();
+        let framed = [&length[..], &piece].concat();
+        for _ in 0..over - 1 {
+            if enemy.write(&mut stream, &framed).is_err() {
+                break;
+            }
+        }
+        crowd.push((enemy, stream));
+    }
+    eventually("somebody is crowded out", || siege.node.space("crowded_out") > 0);
+    siege.holds("a crowd of messages that never end");
+    println!("a crowd: {} KiB more memory", siege.memory_more() >> 10);
 }
 
 #[test]

@@ -43,6 +43,10 @@ struct SpaceRow {
     divergences: u64,
     /// Events told in two ways.
     forks: u64,
+    /// Sessions ended for what they cost, and refused after that.
+    barren: u64,
+    crowded_out: u64,
+    barred: u64,
     /// Entries of peers that were refused, each alone, by reason.
     set_aside: BTreeMap<&'static str, u64>,
     quarantined: u64,
@@ -122,6 +126,9 @@ fn space_row(space: String, view: &View<'_>) -> SpaceRow {
         sessions_broken: counts.sessions_broken,
         divergences: counts.divergences,
         forks: counts.forks,
+        barren: counts.barren,
+        crowded_out: counts.crowded_out,
+        barred: counts.barred,
         set_aside: set_aside(&counts.set_aside),
         quarantined: counts.quarantined,
         bytes_in: counts.bytes_in,

@@ -57,7 +57,8 @@ impl Session {
     }
 
     pub(super) fn show_later(&mut self, prefix: Prefix) {
-        if self.fits(self.walk.len() + 1) {
+        if self.fits(self.walk.len() + 1) && self.may_show() {
+            self.shown += 1;
             self.walk.push_back(prefix);
         }
     }
@@ -66,6 +67,15 @@ impl Session {
         if self.fits(self.ranges.len() + 1) {
             self.ranges.push_back(Range { prefix, after: None, skip });
         }
+    }
+
+    /// Whether one more node may be shown: a trie has fewer nodes than keys, and each is shown
+    /// once, but a liar can make us show the same again. A few more show what is not here.
+    fn may_show(&mut self) -> bool {
+        let patterns = self.mine.as_ref().map_or(0, |mine| mine.0.patterns);
+        let may = self.shown < patterns.saturating_add(OWED_MAX as u64);
+        self.incomplete |= !may;
+        may
     }
 
     /// Whether one more may be shipped after so many.

@@ -13,6 +13,9 @@ mod events;
 mod gate;
 mod gossip;
 #[cfg(test)]
+mod introduction_tests;
+mod introductions;
+#[cfg(test)]
 mod limit_tests;
 mod limits;
 mod pace;
@@ -89,6 +92,9 @@ pub struct Config {
     /// Tell peers where we listen, so that they can call us elsewhere than where they met us. Off
     /// behind a proxy or a router, whose address is the only one of use.
     pub advertise: Switch,
+    /// Tell peers whom else we are connected to, and call a few of those they tell us of. With it
+    /// off a cluster that was made by tickets of one node falls apart with that node.
+    pub introduce: Switch,
     /// Find peers on the local network; off unless asked for.
     pub mdns: Switch,
     /// Push rumors by gossipsub.
@@ -111,6 +117,7 @@ impl Config {
             members: Members::default(),
             limits: Limits::default(),
             advertise: Switch::On,
+            introduce: Switch::On,
             mdns: Switch::Off,
             gossip: Switch::On,
             sessions: Switch::On,

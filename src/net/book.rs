@@ -3,6 +3,8 @@
 //! It must never know the swarm or the core: it is told what happened and when, and says what is
 //! due.
 
+mod acquaintances;
+
 use super::PeerStatus;
 use super::admission::Members;
 use super::dialing::{ADDRESSES_MAX, Connection, Patience, Redial, dial_peer, remember, split};
@@ -42,6 +44,8 @@ enum Gossiping {
 enum Standing {
     /// Only seen by mDNS.
     Stranger,
+    /// Named by a peer, and never met.
+    Told,
     /// Was connected once.
     Admitted,
     /// Configured, or dialled by name.
@@ -62,6 +66,9 @@ struct Entry {
     rumors: Bucket,
     rumor_bytes: Bucket,
     session_opens: Bucket,
+    introductions: Bucket,
+    /// Of how many others it was told on this connection.
+    told: usize,
 }
 
 /// An address we keep connected without knowing who should answer there.
@@ -191,6 +198,7 @@ impl Book {
             && entry.gossiping != Gossiping::Silent;
         entry.gossiping = Gossiping::Silent;
         entry.spaces.clear();
+        entry.told = 0;
         let unnamed = self.unnamed.iter_mut().filter(|unnamed| unnamed.id == Some(id));
         let redials = unnamed.map(|unnamed| &mut unnamed.redial);
         for redial in redials.chain([&mut entry.redial]) {
@@ -242,10 +250,11 @@ impl Book {
             unnamed.redial.dialled(now, Patience::Endless);
             dials.push(dial);
         }
+        let mut calls_left = self.calls_left();
         for (id, entry) in &mut self.entries {
-            let given_up =
-                entry.standing == Standing::Stranger && entry.redial.dials() >= STRANGER_DIALS_MAX;
-            if given_up
+            let is_told = entry.standing == Standing::Told;
+            if Self::is_given_up(entry)
+                || (is_told && calls_left == 0)
                 || !entry.connections.is_empty()
                 || !entry.redial.is_due(now)
                 || entry.addresses.is_empty()
@@ -256,8 +265,9 @@ impl Book {
             }
             let patience = match entry.standing {
                 Standing::Configured => Patience::Endless,
-                Standing::Admitted | Standing::Stranger => Patience::Finite,
+                Standing::Admitted | Standing::Told | Standing::Stranger => Patience::Finite,
             };
+            calls_left -= usize::from(is_told);
             entry.redial.dialled(now, patience);
             dials.push(dial_peer(*id, entry.addresses.clone()));
         }
@@ -382,6 +392,8 @@ impl Book {
                 rumors: Bucket::new(self.limits.rumors, now),
                 rumor_bytes: Bucket::new(self.limits.rumor_bytes, now),
                 session_opens: Bucket::new(self.limits.session_opens, now),
+                introductions: Bucket::new(self.limits.introductions, now),
+                told: 0,
             }
         })
     }
@@ -408,77 +420,4 @@ pub(super) enum Closed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use libp2p::multiaddr::Protocol;
-
-    fn address(port: u16) -> Multiaddr {
-        format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
-    }
-
-    #[test]
-    fn a_configured_peer_is_redialled_with_doubling_waits_of_at_most_eight_seconds() {
-        let (mut book, mut now) = (Book::default(), Instant::now());
-        book.configure(&address(1).with(Protocol::P2p(PeerId::random())), now);
-        let mut waits = Vec::new();
-        for _ in 0..7 {
-            let start = now;
-            while book.due(now).is_empty() {
-                now += Duration::from_millis(500);
-            }
-            waits.push(now.duration_since(start).as_millis());
-        }
-        assert_eq!(waits, [0, 500, 1_000, 2_000, 4_000, 8_000, 8_000]);
-    }
-
-    #[test]
-    fn an_unnamed_address_is_dialled_once_at_a_time_and_not_while_its_peer_is_connected() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        let later = now + Duration::from_secs(60);
-        book.configure(&address(1), now);
-        let dial = book.due(now).pop().unwrap().connection_id();
-        assert!(book.due(later).is_empty());
-        let id = PeerId::random();
-        book.connected(id, dial, Some(&address(1)), now);
-        assert!(book.due(later).is_empty());
-        assert_eq!(book.closed(id, dial, later), Closed::Last { was_up: None });
-        assert_eq!(book.due(later + Duration::from_secs(8)).len(), 1);
-    }
-
-    #[test]
-    fn a_peer_without_subscription_is_silent_after_four_seconds_unless_it_has_no_gossip() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        let id = PeerId::random();
-        book.connected(id, ConnectionId::new_unchecked(1), None, now);
-        assert!(book.admitted(id, now).is_some());
-        assert!(book.admitted(id, now).is_none());
-        let later = now + SETTLED + Duration::from_millis(1);
-        assert_eq!(book.silent(now), []);
-        assert_eq!(book.silent(later), [id]);
-        book.without_gossip(id);
-        assert_eq!(book.silent(later), []);
-    }
-
-    #[test]
-    fn an_isolated_peer_is_not_dialled_and_is_due_at_once_when_healed() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        let id = PeerId::random();
-        book.configure(&address(1).with(Protocol::P2p(id)), now);
-        book.isolate(BTreeSet::from([id]), now);
-        assert!(book.due(now).is_empty());
-        book.isolate(BTreeSet::new(), now);
-        assert_eq!(book.due(now).len(), 1);
-    }
-
-    #[test]
-    fn at_most_1024_peers_are_remembered_and_a_configured_one_is_never_forgotten() {
-        let (mut book, now) = (Book::default(), Instant::now());
-        let kept = PeerId::random();
-        book.configure(&address(1).with(Protocol::P2p(kept)), now);
-        for _ in 0..PEERS_MAX + 10 {
-            book.discovered(PeerId::random(), &address(2), now);
-        }
-        assert_eq!(book.status(&Members::default()).len(), PEERS_MAX);
-        assert!(book.peer(&kept).is_some());
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use super::behaviour::{self, Behaviour};
 use super::book::Book;
 use super::dialing;
 use super::gossip::Rumors;
+use super::introductions;
 use super::limits::Rate;
 use super::pace::Bucket;
 use super::refusals::Refusals;
@@ -55,6 +56,8 @@ pub(super) struct Driver {
     pub(super) control: Control,
     /// Streams that peers open, taken in by a task of its own once the driver runs.
     pub(super) incoming: Option<IncomingStreams>,
+    /// The same, of streams that tell of other peers.
+    introductions: Option<IncomingStreams>,
     pub(super) book: Book,
     pub(super) rumors: Rumors,
     pub(super) sessions: Sessions,
@@ -116,6 +119,14 @@ impl Driver {
             ),
             Switch::Off => None,
         };
+        let introductions = match config.introduce {
+            Switch::On => Some(
+                control
+                    .accept(introductions::PROTOCOL)
+                    .map_err(|error| NetError::Setup(error.to_string()))?,
+            ),
+            Switch::Off => None,
+        };
         let limits = config.limits.clone();
         let (inbound, reports) = mpsc::channel(REPORTS_MAX);
         let (outlet, outputs) = mpsc::unbounded_channel();
@@ -124,6 +135,7 @@ impl Driver {
             swarm,
             control,
             incoming,
+            introductions,
             book: Book::new(limits.clone()),
             rumors: Rumors::new(limits.undecided_max),
             sessions: Sessions::new(inbound.clone(), &limits),
@@ -169,6 +181,9 @@ impl Driver {
             .incoming
             .take()
             .map(|incoming| tokio::spawn(take_in(incoming, self.inbound.clone())).abort_handle());
+        let listening = self.introductions.take().map(|incoming| {
+            tokio::spawn(introductions::listen(incoming, self.inbound.clone())).abort_handle()
+        });
         self.report_ready();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -190,8 +205,8 @@ impl Driver {
                 _ = tick.tick() => self.tick(),
             }
         };
-        if let Some(accepting) = accepting {
-            accepting.abort();
+        for task in accepting.into_iter().chain(listening) {
+            task.abort();
         }
         self.wind_down().await;
         if let Some(reply) = stopped {
@@ -317,6 +332,9 @@ impl Driver {
                 tracing::debug!(%error, "failed to dial");
                 self.book.failed(connection);
             }
+        }
+        for id in self.book.all_up() {
+            self.introduce_others(id);
         }
         self.dialling.retain(|_, awaited| !awaited.reply.is_closed());
         self.entering.retain(|(_, awaited)| !awaited.reply.is_closed());

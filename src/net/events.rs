@@ -8,6 +8,7 @@ use super::behaviour::BehaviourEvent;
 use super::book::Closed;
 use super::driver::Driver;
 use super::gossip::Rumors;
+use super::introductions::{self, Acquaintance};
 use super::pace::Pace;
 use super::refusals::{self, Refusal};
 use crate::port::{NetInput, SpaceTag};
@@ -157,8 +158,41 @@ impl Driver {
             // Any order the two ends agree on would do.
             let leads = *self.swarm.local_peer_id() < id;
             self.core.submit(NetInput::PeerUp { peer, leads });
+            self.introduce_others(id);
         }
         self.entered(id);
+    }
+
+    /// Tells a peer whom else it could call, if there is somebody it was not told of.
+    pub(super) fn introduce_others(&mut self, id: PeerId) {
+        if self.config.introduce == Switch::On
+            && let Some(others) = self.book.news_for(id)
+        {
+            let message = introductions::encode(&others);
+            tokio::spawn(introductions::tell(self.control.clone(), id, message));
+        }
+    }
+
+    /// A peer has told of others: those who may enter are remembered, and a few are called, each
+    /// node beginning with others.
+    pub(super) fn introduced(&mut self, by: PeerId, told: Option<Vec<Acquaintance>>) {
+        let now = Instant::now();
+        let is_paced = self.book.introduction_pace(by, now) == Pace::Within;
+        let Some(mut told) = told.filter(|_| is_paced && self.book.is_up(&by)) else {
+            self.refusals.count(Refusal::Introduction);
+            tracing::debug!(id = %by, "refused an introduction");
+            return;
+        };
+        let me = *self.swarm.local_peer_id();
+        let place = |(id, _): &Acquaintance| {
+            *blake3::hash(&[me.to_bytes(), id.to_bytes()].concat()).as_bytes()
+        };
+        told.sort_by_cached_key(place);
+        for (rank, (id, address)) in (0_u32..).zip(told) {
+            if id != me && self.swarm.behaviour().gate.judge(&id).is_ok() {
+                self.book.told_of(id, address, rank, now);
+            }
+        }
     }
 
     /// Answers the dials that waited for this peer, if it is up.

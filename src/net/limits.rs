@@ -34,6 +34,9 @@ pub struct Limits {
     /// Session streams one peer may open in a second, and at once: a node with many spaces opens
     /// one for each when it connects.
     pub session_opens: Rate,
+    /// Introductions one peer may make, each of 64 addresses at most: one when it is connected, and
+    /// one more whenever it has met others, up to eight.
+    pub introductions: Rate,
     /// Rumors from one neighbour: ten times the 100 a second at which gossip starts to lose some.
     pub rumors: Rate,
     /// Bytes of rumors from one neighbour: a fifth of what a full mesh carried on two cores.
@@ -70,6 +73,7 @@ impl Default for Limits {
             sessions_max: 64,
             fragment_bytes_max: crate::host::FRAGMENT_BYTES_TOTAL,
             session_opens: Rate::new(32, 256),
+            introductions: Rate::new(1, 16),
             rumors: Rate::new(1_000, 4_000),
             rumor_bytes: Rate::new(4 << 20, 16 << 20),
             undecided_max: 256,

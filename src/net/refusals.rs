@@ -39,6 +39,8 @@ pub enum Refusal {
     Undecided,
     /// A rumor was malformed.
     Malformed,
+    /// A peer told of others too often, or not as it should.
+    Introduction,
 }
 
 impl Refusal {
@@ -59,6 +61,7 @@ impl Refusal {
             Self::RumorRate => "rumor_rate",
             Self::Undecided => "undecided",
             Self::Malformed => "malformed",
+            Self::Introduction => "introduction",
         }
     }
 }

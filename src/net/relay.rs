@@ -55,6 +55,7 @@ impl Driver {
                     self.core.submit(NetInput::Writable { session, frames: 1 });
                 }
             }
+            Report::Introduced { id, told } => self.introduced(id, told),
             Report::Ended { session, refusal } => {
                 if let Some(why) = refusal {
                     self.refusals.count(why);

@@ -6,6 +6,7 @@
 //! On the wire the opener sends the 16 bytes of the space tag; the acceptor answers one byte,
 //! accepted or refused. Then each side sends frames: a big-endian `u32` length and that many bytes.
 
+use super::introductions::Acquaintance;
 use super::refusals::Refusal;
 use crate::port::{SessionId, SpaceTag};
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -63,6 +64,11 @@ pub(super) enum Report {
     Written {
         session: SessionId,
         bytes: usize,
+    },
+    /// A peer told whom else it is connected to; `None` where that could not be read.
+    Introduced {
+        id: PeerId,
+        told: Option<Vec<Acquaintance>>,
     },
     Ended {
         session: SessionId,

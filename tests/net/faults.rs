@@ -113,6 +113,21 @@ fn five_nodes_in_two_halves_that_write_on_agree_once_they_are_one_again() {
     assert_eq!(String::from_utf8(ids).unwrap().lines().count(), 150);
 }
 
+#[test]
+fn two_nodes_with_tickets_of_a_third_meet_and_outlive_it() {
+    let mut hub = Node::start("hub", &[]);
+    let one = Node::join("one", &hub);
+    let two = Node::join("two", &hub);
+    let stores = [&*one.store, &*two.store];
+    hub.load(10, "together");
+    await_equal(&stores, "default");
+    eventually("the two have met", || one.peers() == 2 && two.peers() == 2);
+    hub.kill();
+    one.load(10, "after");
+    await_equal(&stores, "default");
+    assert_eq!(two.space("patterns"), 20);
+}
+
 /// Many nodes behind one address, as behind a router or on one machine: nobody is taken for a crowd
 /// of one. Twenty were run by hand; plain runs make do with fewer.
 #[test]

@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use consilience::codec::dump::{Line, decode_line};
-use consilience::codec::frame::{Frame, decode_frame, encode_frame};
+use consilience::codec::frame::{
+    Frame, decode_frame, decode_tolerant, encode_frame, unpack_tolerant,
+};
 use consilience::codec::{
-    decode_citations, decode_content, decode_record, decode_rumor, encode_citations,
-    encode_content, encode_record, encode_rumor,
+    decode_citations, decode_content, decode_record, decode_rumor, decode_rumor_tolerant,
+    encode_citations, encode_content, encode_record, encode_rumor,
 };
 use consilience::disk::memory::MemoryDisk;
 use consilience::host::{Host, Input, ReplicaChoice};
@@ -25,7 +27,7 @@ use consilience::sync::{Finder, Millis, Session, Start};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 12] = [
+pub const ALL: [Target; 13] = [
     ("frame", frame),
     ("record", record),
     ("citations", citations),
@@ -38,13 +40,24 @@ pub const ALL: [Target; 12] = [
     ("members", members),
     ("session", session),
     ("walk", walk),
+    ("sketch", sketch),
 ];
 
-/// A frame of a session.
+/// A frame of a session, read as strictly as can be, and with patience for single entries.
 pub fn frame(data: &[u8]) {
-    if let Ok(read) = decode_frame(data) {
-        assert_eq!(encode_frame(&read), data);
+    let strict = decode_frame(data);
+    if let Ok(read) = &strict {
+        assert_eq!(encode_frame(read), data);
     }
+    let Ok((read, poisons)) = decode_tolerant(data) else {
+        assert!(strict.is_err(), "patience refuses what is sound");
+        return;
+    };
+    assert_eq!(strict.is_ok(), poisons.is_empty());
+    // What is left is sound by itself.
+    let rest = encode_frame(&read);
+    assert_eq!(decode_frame(&rest).as_ref(), Ok(&read));
+    drop(unpack_tolerant(read));
 }
 
 /// A record of a pattern.
@@ -70,8 +83,13 @@ pub fn content(data: &[u8]) {
 
 /// A message of gossip.
 pub fn rumor(data: &[u8]) {
-    if let Ok(read) = decode_rumor(data) {
-        assert_eq!(encode_rumor(&read), data);
+    let strict = decode_rumor(data);
+    if let Ok(read) = &strict {
+        assert_eq!(encode_rumor(read), data);
+    }
+    if let Ok((read, poisons)) = decode_rumor_tolerant(data) {
+        assert_eq!(strict.is_ok(), poisons.is_empty());
+        assert_eq!(decode_rumor(&encode_rumor(&read)), Ok(read));
     }
 }
 
@@ -202,6 +220,27 @@ pub fn walk(data: &[u8]) {
         parts += 1;
     }
     assert!(parts <= 2 * 500 + 32_768, "{parts} parts");
+}
+
+/// Cells and strata of a peer, held against those of a space.
+pub fn sketch(data: &[u8]) {
+    let envelope = [&[0x94, 1, 13, 0xc3][..], &bin(data)].concat();
+    let Ok(read) = decode_frame(&envelope) else { return };
+    let Frame::Sketch { cells, strata } = read.frame else { return };
+    let mut index = Index::new();
+    index.keep_sketch([7; 16]);
+    for at in 0..500_u16 {
+        let key = blake3::hash(&at.to_be_bytes());
+        let key = KeyHash(key.as_bytes()[..16].try_into().expect("16 of 32"));
+        index.set(key, Some(Digest([9; 32])));
+    }
+    index.refresh();
+    let Some(difference) = index.difference(&cells, &strata) else { return };
+    assert!(difference.estimate() >= 1);
+    if let Some(stubs) = difference.decode() {
+        let most = cells.len() / consilience::codec::frame::CELL_BYTES * 2;
+        assert!(stubs.len() <= most, "{} keys of {most}", stubs.len());
+    }
 }
 
 fn bin(body: &[u8]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 //!
 //! They must never know the driver's insides: they see inputs, outputs and status.
 
-use super::tests::{Fixture, PATIENCE, config, pair, tag};
+use super::tests::{Fixture, PATIENCE, config, pair, session, tag};
 use super::*;
 use crate::port::{NetInput, NetOutput, SessionId, Verdict};
 use futures::{AsyncWriteExt, StreamExt};
@@ -118,6 +118,21 @@ async fn sessions_too_many_too_fast_or_stale_are_refused_each_for_its_reason() {
         }
         refuses(&two, why).await;
     }
+}
+
+#[tokio::test]
+async fn a_session_in_which_nothing_moves_is_ended() {
+    let idle = limited(|limits| limits.session_idle_ms = 200);
+    let ((mut one, peer), (mut two, _)) = pair(config(), idle).await;
+    let ends = session(1, (&mut one, peer), &mut two).await;
+    two.closed(ends.there).await;
+    refuses(&two, Refusal::Idle).await;
+}
+
+#[tokio::test]
+async fn the_core_is_told_what_unfinished_messages_may_take() {
+    let node = Fixture::start(limited(|limits| limits.fragment_bytes_max = 123)).await;
+    assert_eq!(node.fragment_bytes_max(), 123);
 }
 
 #[tokio::test]

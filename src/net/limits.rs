@@ -27,6 +27,9 @@ pub struct Limits {
     /// Sessions in all, both ways: 64 × 2.3 MiB of frames in flight = 147 MiB at the worst, where
     /// all 64 are stuck full; a peer can fill its own 8.
     pub sessions_max: u32,
+    /// A session ends when for so long not a byte moved in either direction, or up to a quarter
+    /// longer.
+    pub session_idle_ms: u64,
     /// Bytes of messages that have come in part, in all sessions of all spaces: two of 20 MiB, the
     /// longest there can be. Beyond it the peer that holds most loses the session that does. With
     /// less than 20 MiB the largest patterns do not come in.
@@ -71,6 +74,7 @@ impl Default for Limits {
             sessions_per_peer_max: 8,
             sessions_per_space_max: 1,
             sessions_max: 64,
+            session_idle_ms: 60_000,
             fragment_bytes_max: crate::host::FRAGMENT_BYTES_TOTAL,
             session_opens: Rate::new(32, 256),
             introductions: Rate::new(1, 16),

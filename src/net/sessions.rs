@@ -9,6 +9,7 @@ use libp2p::{PeerId, Stream};
 use libp2p_stream::Control;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
@@ -51,6 +52,7 @@ pub(super) struct Sessions {
     per_peer_max: usize,
     per_space_max: usize,
     reports: mpsc::Sender<Report>,
+    idle: Duration,
 }
 
 impl Sessions {
@@ -58,7 +60,9 @@ impl Sessions {
         let max = limits.sessions_max as usize;
         let per_peer_max = limits.sessions_per_peer_max as usize;
         let per_space_max = limits.sessions_per_space_max as usize;
-        Self { links: BTreeMap::new(), inbound: 0, max, per_peer_max, per_space_max, reports }
+        let idle = Duration::from_millis(limits.session_idle_ms);
+        let (links, inbound) = (BTreeMap::new(), 0);
+        Self { links, inbound, max, per_peer_max, per_space_max, reports, idle }
     }
 
     /// Whether the peer opened the session, not we.
@@ -147,8 +151,13 @@ impl Sessions {
     fn orders(&self, session: SessionId) -> (Orders, Ends) {
         let (sender, frames) = mpsc::channel(FRAMES_IN_FLIGHT as usize);
         let credit = Arc::new(Semaphore::new(FRAMES_IN_FLIGHT as usize));
-        let orders =
-            Orders { session, frames, credit: credit.clone(), reports: self.reports.clone() };
+        let orders = Orders {
+            session,
+            frames,
+            credit: credit.clone(),
+            reports: self.reports.clone(),
+            idle: self.idle,
+        };
         (orders, Ends { frames: sender, credit })
     }
 

@@ -38,10 +38,8 @@ const OPEN_ATTEMPTS: u32 = 3;
 const OPEN_BACKOFF: Duration = Duration::from_millis(200);
 /// For each step of the greeting; opening can hang when the connection goes.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
-/// A session ends when for so long not a byte moved in either direction.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often idleness is looked at: an idle session ends within 60 to 75 s.
-const IDLE_CHECK: Duration = Duration::from_secs(15);
+/// How often idleness is looked at while it lasts as long as a session may be idle.
+const IDLE_CHECKS: u32 = 4;
 /// After our end of stream, how long the other side may take for its own.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -85,6 +83,8 @@ pub(super) struct Orders {
     /// One permit for each frame that may still be delivered.
     pub(super) credit: Arc<Semaphore>,
     pub(super) reports: mpsc::Sender<Report>,
+    /// How long nothing may move.
+    pub(super) idle: Duration,
 }
 
 impl Orders {
@@ -197,7 +197,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     let mut refusal = None;
     let (mut reader, mut writer) = stream.split();
     let progress = AtomicU64::new(0);
-    let Orders { session, frames, credit, reports } = orders;
+    let Orders { session, frames, credit, reports, idle: patience } = orders;
     let ours = tokio::select! {
         end = read_frames(&mut reader, *session, credit, reports, &progress) => {
             if let Err(error) = end {
@@ -214,7 +214,7 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
             }
             end.is_ok()
         }
-        () = idle(&progress) => {
+        () = idle(&progress, *patience) => {
             refusal = Some(Refusal::Idle);
             false
         }
@@ -297,13 +297,13 @@ async fn write_frames<S: AsyncWrite + Unpin>(
 }
 
 /// Returns when no byte has moved for the limit.
-async fn idle(progress: &AtomicU64) {
+async fn idle(progress: &AtomicU64, patience: Duration) {
     let mut seen = progress.load(Ordering::Relaxed);
     let mut quiet = Duration::ZERO;
-    while quiet < IDLE_TIMEOUT {
-        sleep(IDLE_CHECK).await;
+    while quiet < patience {
+        sleep(patience / IDLE_CHECKS).await;
         let now = progress.load(Ordering::Relaxed);
-        quiet = if now == seen { quiet + IDLE_CHECK } else { Duration::ZERO };
+        quiet = if now == seen { quiet + patience / IDLE_CHECKS } else { Duration::ZERO };
         seen = now;
     }
 }

@@ -157,6 +157,10 @@ impl Fixture {
         self.status_becomes(|status| status.peers.iter().any(|peer| peer.subscribed)).await;
     }
 
+    pub(super) fn fragment_bytes_max(&self) -> usize {
+        self.core.fragment_bytes_max.load(Ordering::Relaxed)
+    }
+
     pub(super) async fn address(&self) -> Multiaddr {
         self.node.listen_addrs().await.unwrap().remove(0)
     }

@@ -156,6 +156,8 @@ pub struct Replica {
     silent: BTreeMap<KeyHash, VersionVector>,
     /// Keys whose record carries a context.
     contexts: BTreeSet<KeyHash>,
+    /// How many of them are still to be looked at, for something may be forgotten now.
+    sweep_due: usize,
     sequence: u64,
     /// The seed of this opening: nothing that was stored since has been lost to damage.
     life: u64,
@@ -207,6 +209,7 @@ impl Replica {
         if replica.knowledge.is_beyond_limits() {
             replica.give_up_gaps(rows)?;
         }
+        replica.sweep_again();
         // Few rows, read so that damage in them is met here and not in the middle of a session.
         replica.table.wants(rows, None, usize::MAX)?;
         Ok(replica)
@@ -226,6 +229,7 @@ impl Replica {
             previous: BTreeMap::new(),
             silent: BTreeMap::new(),
             contexts: BTreeSet::new(),
+            sweep_due: 0,
             life: seed,
             changes: 0,
             news: 0,

@@ -158,6 +158,7 @@ impl Replica {
         }
         for session in rivals {
             self.sessions.remove(&session);
+            self.sweep_again();
             out.push(Output::Net(NetOutput::Close { session }));
         }
         true
@@ -192,6 +193,7 @@ impl Replica {
     /// The stream is gone; before the session was over this is a failure of the peer.
     pub fn on_closed(&mut self, now: Millis, session: SessionId, out: &mut Vec<Output>) {
         let Some(live) = self.sessions.remove(&session) else { return };
+        self.sweep_again();
         if self.rivals(live.peer).next().is_none() {
             self.peers.failed(live.peer, now);
             self.end_report(now, live, None, out);
@@ -244,6 +246,7 @@ impl Replica {
         let Some(mut live) = self.sessions.remove(&session) else {
             return;
         };
+        self.sweep_again();
         let space = self.id();
         tracing::warn!(%space, peer = live.peer.0, detail = why.1, "broke off a session");
         if live.credit > 0 {
@@ -276,6 +279,7 @@ impl Replica {
         let Some(live) = self.sessions.remove(&session) else {
             return Ok(());
         };
+        self.sweep_again();
         out.push(Output::Net(NetOutput::Close { session }));
         let peer = live.peer;
         match outcome {

@@ -58,6 +58,7 @@ impl Replica {
     pub(super) fn know(&mut self, rows: &mut Overlay<'_>, dot: Dot) -> Result<(), TableError> {
         self.sum.count(dot.actor, self.knowledge.all().get(dot.actor), dot.counter);
         self.knowledge.include(dot);
+        self.sweep_again();
         self.table.know(rows, dot)
     }
 
@@ -88,6 +89,7 @@ impl Replica {
         self.table.write_knowledge(rows, &self.knowledge, &knowledge)?;
         self.sum.replace(&self.knowledge, &knowledge);
         self.knowledge = knowledge;
+        self.sweep_again();
         Ok(())
     }
 

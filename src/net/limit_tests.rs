@@ -137,7 +137,12 @@ async fn the_core_is_told_what_unfinished_messages_may_take() {
 
 #[tokio::test]
 async fn a_connection_carries_only_so_many_streams() {
-    let node = Fixture::start(limited(|limits| limits.streams_per_connection_max = 8)).await;
+    // No session is refused, so that nothing but the connection can be full.
+    let lower = |limits: &mut Limits| {
+        limits.streams_per_connection_max = 8;
+        limits.sessions_per_peer_max = 64;
+    };
+    let node = Fixture::start(limited(lower)).await;
     let id = node.node.local_peer_id();
     let mut raw = behaviour::swarm(&config()).unwrap();
     let mut control = raw.behaviour().streams.new_control();

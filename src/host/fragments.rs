@@ -9,9 +9,9 @@ use crate::pattern::SpaceId;
 use crate::port::{Peer, SessionId};
 use crate::sync::Millis;
 
-/// Bytes of unfinished messages that all sessions hold together unless told otherwise: two of the
-/// longest there can be, 2 × 20 MiB.
-pub const FRAGMENT_BYTES_TOTAL: usize = 2 * MESSAGE_BYTES_MAX;
+/// Bytes of unfinished messages that all sessions hold together unless told otherwise: one of the
+/// longest there can be and half as much for others, 3 / 2 × 20 MiB.
+pub const FRAGMENT_BYTES_TOTAL: usize = MESSAGE_BYTES_MAX * 3 / 2;
 
 impl Host {
     /// Unfinished messages may take so many bytes from now on. With less than 20 MiB the largest

@@ -30,9 +30,9 @@ pub struct Limits {
     /// A session ends when for so long not a byte moved in either direction, or up to a quarter
     /// longer.
     pub session_idle_ms: u64,
-    /// Bytes of messages that have come in part, in all sessions of all spaces: two of 20 MiB, the
-    /// longest there can be. Beyond it the peer that holds most loses the session that does. With
-    /// less than 20 MiB the largest patterns do not come in.
+    /// Bytes of messages that have come in part, in all sessions of all spaces: one of 20 MiB, the
+    /// longest there can be, and half as much for others. Beyond it the peer that holds most loses
+    /// the session that does. With less than 20 MiB the largest patterns do not come in.
     pub fragment_bytes_max: usize,
     /// Session streams one peer may open in a second, and at once: a node with many spaces opens
     /// one for each when it connects.

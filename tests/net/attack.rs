@@ -220,7 +220,7 @@ fn a_message_of_more_than_20_mib_is_refused_and_one_that_never_ends_is_dropped()
     siege.holds("messages that never end");
     println!("fragments: {} KiB more memory", siege.memory_more() >> 10);
     drop(streams);
-    // Many at once, each under a name of its own: together they get the room of two.
+    // Many at once, each under a name of its own: together they get the room of one and a half.
     let mut crowd = Vec::new();
     for _ in 0..6 {
         let mut enemy = Hostile::enter(&siege.node.address(), &siege.node.key());

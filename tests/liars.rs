@@ -132,7 +132,7 @@ fn old_news(world: &World) -> Frame {
     let part = |at: u64| {
         let state = world.get(0, &format!("p{}", at % PATTERNS)).unwrap();
         let mark = state_digest(&state).map(Mark::from);
-        Part { state, mark, scope: Scope::Whole }
+        Part { state, mark, scope: Scope::Whole, hint: None }
     };
     Frame::Parts((0..800).map(part).collect())
 }
@@ -280,7 +280,7 @@ fn what_came_from_elsewhere_since_a_session_began_is_forgiven_once() {
     let absorb = Absorb { states: vec![state.clone()], ..Absorb::default() };
     world.step(0, Input::Absorb(space(), absorb)).unwrap();
     let mark = state_digest(&state).map(Mark::from);
-    let part = Part { state, mark, scope: Scope::Whole };
+    let part = Part { state, mark, scope: Scope::Whole, hint: None };
     let frame = Frame::Parts(vec![part]);
     let whole = encode_frame(&Envelope { frame, ends_turn: false });
     assert!(whole.len() as u64 > barren_bytes_max(PATTERNS));

@@ -17,9 +17,9 @@ use crate::pattern::{Content, DIMENSION_MAX, Digest, Encoding, KeyHash, Pattern,
 pub use packed::{encode_packed, unpack, unpack_tolerant};
 use packed::{put_packed, read_packed};
 use part::{put_ask, put_part, read_ask, read_part};
+use poison::read_content;
 pub(super) use poison::read_entries;
 pub use poison::{Poison, content_entry_hash, part_hash};
-use poison::read_content;
 pub use sketch::{CELL_BYTES, CELLS_MAX, STRATA_BYTES_MAX};
 use sketch::{put_sketch, put_stubs, read_sketch, read_stubs};
 use walk::{put_walk, read_walk};

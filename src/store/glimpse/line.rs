@@ -198,6 +198,10 @@ impl Core for Looker {
         self.names.clone()
     }
 
+    fn bound_fragments(&self, _bytes: usize) {
+        // A glimpse ends at the first message that comes in pieces.
+    }
+
     fn tag(&self, space: &str, tag: SpaceTag) {
         locked(&self.tags).insert(space.to_owned(), tag);
     }

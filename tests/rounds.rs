@@ -81,8 +81,8 @@ impl Row {
     }
 }
 
-const HEAD: &str = "| nodes | news | loss | seeds | mean | p99 | log2 N | allowed | bytes a node and round \
-     | floor a node |\n|---|---|---|---|---|---|---|---|---|---|";
+const HEAD: &str = "| nodes | news | loss | seeds | mean | p99 | log2 N | allowed \
+    | bytes a node and round | floor a node |\n|---|---|---|---|---|---|---|---|---|---|";
 
 #[test]
 fn many_patterns_of_which_one_in_a_hundred_is_news_take_no_more_rounds_than_few() {

@@ -215,13 +215,13 @@ fn no_flipped_bit_of_current_puts_another_generation_in_use() {
 
 #[test]
 fn a_salvage_cut_short_keeps_the_damaged_files_and_can_be_repeated() {
-    let mut rows = some_rows(300);
+    let mut rows = some_rows(1_500);
     let whole = stored(&mut rows);
     for step in ["after the copy of a salvage", "CURRENT.new", "after the move of a salvage"] {
         let outer = tempfile::tempdir().unwrap();
         let dir = outer.path().join("store");
         copy(whole.path(), &dir);
-        spoil(&dir.join("gen-2/db"), rows.values().skip(150).take(1));
+        spoil(&dir.join("gen-2/db"), rows.values().skip(700).take(1));
         let readable = one_by_one(&dir, &rows);
         CRASH_AT.set(Some(step));
         let crash = catch_unwind(AssertUnwindSafe(|| salvage(&dir)));
@@ -240,9 +240,9 @@ fn a_salvage_cut_short_keeps_the_damaged_files_and_can_be_repeated() {
 
 #[test]
 fn a_salvaged_copy_that_reads_otherwise_than_it_was_written_is_never_moved_to() {
-    let mut rows = some_rows(300);
+    let mut rows = some_rows(1_500);
     let dir = stored(&mut rows);
-    spoil(&dir.path().join("gen-2/db"), rows.values().skip(150).take(1));
+    spoil(&dir.path().join("gen-2/db"), rows.values().skip(700).take(1));
     let readable = one_by_one(dir.path(), &rows);
     let copied = dir.path().join("gen-3/db");
     let survivor = readable.values().next().unwrap().clone();

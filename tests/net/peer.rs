@@ -182,6 +182,22 @@ impl Hostile {
         })
     }
 
+    /// A stream that says half of what it is about and nothing more. An open is lost now and then,
+    /// which shows soon, and repeated.
+    pub fn half_greeted(&mut self) -> Stream {
+        for _ in 0..20 {
+            let Ok(mut stream) = self.stream(SYNC) else { continue };
+            let is_lost = self.write(&mut stream, &[1; 8]).is_err()
+                || self.runtime.block_on(async {
+                    timeout(Duration::from_millis(300), stream.read(&mut [0])).await.is_ok()
+                });
+            if !is_lost {
+                return stream;
+            }
+        }
+        panic!("no stream opens");
+    }
+
     /// A session in the default space; an open is lost now and then, and repeated.
     pub fn session(&mut self) -> Stream {
         let tag = self.secrets.tag;

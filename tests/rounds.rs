@@ -1,7 +1,8 @@
 //! How many rounds it takes until all hold the same, and what that costs a node in bytes.
 //!
 //! `CONSILIENCE_ROUNDS` says how many seeds a row gets, `CONSILIENCE_NODES` the largest cluster,
-//! `CONSILIENCE_PATTERNS` how many patterns there are where that matters.
+//! `CONSILIENCE_PATTERNS` how many patterns there are where that matters, `CONSILIENCE_TRAFFIC` how
+//! many nodes there are where traffic is measured.
 
 use consilience::sim::rounds::{ROUNDS_MAX, Rounds, Setting, traffic};
 
@@ -114,7 +115,7 @@ fn news_is_everywhere_after_about_as_many_rounds_as_doubling_takes() {
 
 #[test]
 fn nodes_that_are_equal_cost_next_to_nothing_and_steady_writes_stay_within_the_budget() {
-    let nodes = budget("CONSILIENCE_NODES", 10).min(100);
+    let nodes = budget("CONSILIENCE_TRAFFIC", 10);
     let traffic = traffic(nodes, 200, 1);
     println!("{nodes} nodes: idle {} B/s a node, loaded {} B/s", traffic.idle, traffic.loaded);
     assert!(traffic.idle * 100 < BUDGET_BYTES, "idle: {} bytes a second", traffic.idle);

@@ -85,5 +85,6 @@ fn the_same_seed_is_the_same_life_byte_for_byte() {
 
 #[test]
 fn clusters_whose_records_rot_at_any_moment_lose_nothing_that_another_holds() {
-    simulate(Rot::AtAnyMoment, 10, "clusters_whose_records_rot");
+    // Open: of the first 1,000 such lives that of seed 929 fails, at a key that was lost.
+    simulate(Rot::AtAnyMoment, 20, "clusters_whose_records_rot");
 }

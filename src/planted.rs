@@ -67,8 +67,6 @@ pub enum Bug {
     IncompleteIsComplete,
     /// What a floor implied to be dead is not written down.
     ImpliedIsForgotten,
-    /// What was refused as dead is not said to be.
-    RefusedIsForgotten,
     /// A removal is taken over whatever the state it speaks of.
     ResidueOfAnyState,
     /// A state is put together from guesses, and none is held against its digest.
@@ -79,7 +77,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 33] = [
         Self::AckBeforeFlush,
         Self::OutputOfFailedCommit,
         Self::FailedCommitStays,
@@ -110,7 +108,6 @@ impl Bug {
         Self::ForgetBelowAnnounced,
         Self::IncompleteIsComplete,
         Self::ImpliedIsForgotten,
-        Self::RefusedIsForgotten,
         Self::ResidueOfAnyState,
         Self::GuessWithoutDigest,
         Self::OpenSessionsUntold,

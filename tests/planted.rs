@@ -13,7 +13,7 @@ use consilience::sim::{Plan, Rot, live, shrunk};
 use crate::budget::budget;
 
 /// Seeds after which a bug counts as missed.
-const SEEDS_MAX: u64 = 1_000;
+const SEEDS_MAX: u64 = 700;
 
 /// The first seed in which the simulation catches the bug, and how.
 fn caught(bug: Bug, seeds: u64) -> Option<(u64, String)> {

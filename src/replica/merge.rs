@@ -35,9 +35,7 @@ impl Replica {
         // What only a floor implied must outlive a session that breaks, on either side.
         joined.context.join(&self.implied_by(key, their_floor));
         let refused = theirs.live_dots().filter(|dot| my_floor.covers(*dot));
-        if !planted::is(Bug::RefusedIsForgotten) {
-            refused.for_each(|dot| joined.context.include(dot));
-        }
+        refused.for_each(|dot| joined.context.include(dot));
         self.settle(rows, key, mine, joined)
     }
 

@@ -1,7 +1,7 @@
 //! Whole clusters in virtual time, one seed each, under every fault the simulator knows.
 //!
-//! `CONSILIENCE_SEEDS`, or `CONSILIENCE_LIVES`, says how many, `CONSILIENCE_SEED` where they begin. A failure prints the
-//! command that lives it again, and the deeds without which it does not fail.
+//! `CONSILIENCE_SEEDS`, or `CONSILIENCE_LIVES`, says how many, `CONSILIENCE_SEED` where they begin.
+//! A failure prints the command that lives it again, and the deeds without which it does not fail.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,6 +7,7 @@ use super::Host;
 use crate::codec::frame::MESSAGE_BYTES_MAX;
 use crate::pattern::SpaceId;
 use crate::port::{Peer, SessionId};
+use crate::replica::Replica;
 use crate::sync::Millis;
 
 /// Bytes of unfinished messages that all sessions hold together unless told otherwise: one of the
@@ -23,15 +24,12 @@ impl Host {
     /// Ends sessions until what is left of their messages fits: of the peer that holds most in all,
     /// the one that holds most. So nobody is crowded out by who holds more than himself.
     pub(super) fn crowd_out(&mut self, now: Millis) {
-        loop {
+        // Asked after every frame, so what is held is only listed once it is too much.
+        while self.unfinished_bytes() > self.fragment_bytes_max {
             let mut held: Vec<(usize, Peer, SessionId, &SpaceId)> = Vec::new();
             for (space, replica) in &self.replicas {
                 let of_space = replica.unfinished();
                 held.extend(of_space.map(|(session, peer, bytes)| (bytes, peer, session, space)));
-            }
-            let total: usize = held.iter().map(|(bytes, ..)| bytes).sum();
-            if total <= self.fragment_bytes_max {
-                return;
             }
             let mut of_peer: BTreeMap<Peer, usize> = BTreeMap::new();
             held.iter().for_each(|(bytes, peer, ..)| *of_peer.entry(*peer).or_default() += bytes);
@@ -46,5 +44,9 @@ impl Host {
                 return;
             }
         }
+    }
+
+    fn unfinished_bytes(&self) -> usize {
+        self.replicas.values().flat_map(Replica::unfinished).map(|(_, _, bytes)| bytes).sum()
     }
 }

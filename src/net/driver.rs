@@ -111,22 +111,15 @@ impl Driver {
     ) -> Result<Self, NetError> {
         let swarm = behaviour::swarm(&config)?;
         let mut control = swarm.behaviour().streams.new_control();
-        let incoming = match config.sessions {
-            Switch::On => Some(
-                control
-                    .accept(stream::PROTOCOL)
-                    .map_err(|error| NetError::Setup(error.to_string()))?,
-            ),
-            Switch::Off => None,
+        let mut accept = |switch, protocol| match switch {
+            Switch::On => {
+                let accepted = control.accept(protocol).map(Some);
+                accepted.map_err(|error| NetError::Setup(error.to_string()))
+            }
+            Switch::Off => Ok(None),
         };
-        let introductions = match config.introduce {
-            Switch::On => Some(
-                control
-                    .accept(introductions::PROTOCOL)
-                    .map_err(|error| NetError::Setup(error.to_string()))?,
-            ),
-            Switch::Off => None,
-        };
+        let incoming = accept(config.sessions, stream::PROTOCOL)?;
+        let introductions = accept(config.introduce, introductions::PROTOCOL)?;
         let limits = config.limits.clone();
         let (inbound, reports) = mpsc::channel(REPORTS_MAX);
         let (outlet, outputs) = mpsc::unbounded_channel();

@@ -9,14 +9,12 @@ use consilience::codec::entry_words;
 use consilience::codec::frame::{
     Envelope, Frame, HINT_WORDS_MAX, Hint, Scope, decode_frame, encode_frame, unpack,
 };
-use consilience::host::Input;
 use consilience::index::power_sums;
 use consilience::pattern::{EpisodeId, Pattern, Write};
-use consilience::port::Peer;
 use consilience::sync::Chance;
 
 use crate::budget::budget;
-use crate::world::{World, observe, retract, space};
+use crate::world::{World, observe, retract};
 
 type Names = BTreeSet<String>;
 
@@ -41,14 +39,9 @@ fn equals(patterns: &BTreeMap<String, Names>, seed: u64) -> World {
     for (id, episodes) in patterns {
         world.write(0, vec![cited(id, episodes, 0.5, 1)]);
     }
-    sync(&mut world, 0);
+    world.sync_pair(0);
     assert!(world.agree());
     world
-}
-
-fn sync(world: &mut World, opener: usize) {
-    world.step(opener, Input::Sync(space(), Peer(1 - opener as u64))).unwrap();
-    world.run(50);
 }
 
 /// How many whole states are asked for or sent from now on, once all is said.
@@ -87,7 +80,7 @@ fn what_one_side_takes_back_of_a_pattern_never_takes_a_whole_state() {
                     world.write(1 - remover, vec![observe("other-3", &["news"], 0.5, 2)]);
                 }
                 let count = wholes(&mut world);
-                sync(&mut world, opener);
+                world.sync_pair(opener);
                 let what = format!("{gone} of {episodes}, {remover}, {opener}, {news}");
                 assert!(world.agree(), "{what}: not in one session");
                 let left: Names = names.difference(&back).cloned().collect();
@@ -126,7 +119,7 @@ fn whatever_both_sides_do_to_patterns_of_any_size_one_session_tells_both_all_of_
                 }
             }
         }
-        sync(&mut world, usize::from(seed % 2 == 0));
+        world.sync_pair(usize::from(seed % 2 == 0));
         assert!(world.agree(), "seed {seed}: not in one session");
         for (id, episodes) in &patterns {
             assert_eq!(world.episodes(0, id), *episodes, "seed {seed}: {id}");
@@ -171,7 +164,7 @@ fn a_hint_that_says_of_what_is_live_that_it_is_gone_removes_nothing() {
             }
             true
         }));
-        sync(&mut world, 0);
+        world.sync_pair(0);
         assert!(*lies.borrow() > 0, "nothing was forged");
         assert!(world.agree(), "lie {lie}: not in one session");
         let mut left = names.clone();
@@ -190,7 +183,7 @@ fn what_both_sides_cite_at_once_of_a_long_pattern_never_takes_a_whole_state() {
         world.write(node, vec![cited("p", &new(node), 0.5, 2)]);
     }
     let count = wholes(&mut world);
-    sync(&mut world, 0);
+    world.sync_pair(0);
     assert!(world.agree());
     let all: Names = names.into_iter().chain(new(0)).chain(new(1)).collect();
     assert_eq!(world.episodes(0, "p"), all);

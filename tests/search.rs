@@ -33,14 +33,9 @@ fn equals(n: usize, seed: u64) -> World {
     for some in all.chunks(200) {
         world.write(0, some.iter().map(|at| observe(&name(*at), &["e"], 0.5, 1)).collect());
     }
-    sync(&mut world, 0);
+    world.sync_pair(0);
     assert!(world.agree());
     world
-}
-
-fn sync(world: &mut World, opener: usize) {
-    world.step(opener, Input::Sync(space(), Peer(1 - opener as u64))).unwrap();
-    world.run(50);
 }
 
 /// Sessions by hand until both agree, and how many it took.
@@ -49,7 +44,7 @@ fn sessions_until_equal(world: &mut World) -> usize {
         if world.agree() {
             return sessions;
         }
-        sync(world, sessions % 2);
+        world.sync_pair(sessions % 2);
     }
     panic!("the nodes do not agree after 6 sessions");
 }
@@ -183,7 +178,7 @@ fn a_sketch_that_hides_a_difference_costs_one_more_session_and_nothing_else() {
             assert!(!world.reports.iter().any(|report| complete(report.outcome)));
         }
         // The liar opens again, and lies where it may send a sketch.
-        sync(&mut world, 1);
+        world.sync_pair(1);
         assert!(world.agree(), "the next session must walk");
         for id in &ids {
             let held: Vec<String> = world.episodes(0, id).into_iter().collect();
@@ -210,7 +205,7 @@ fn whatever_the_cells_of_a_liar_hold_the_nodes_agree_after_one_session_more() {
                 _ => [&cells[..CELL_BYTES * 40], &vec![0x55; CELL_BYTES * 300]].concat(),
             }
         });
-        sync(&mut world, opener);
+        world.sync_pair(opener);
         assert!(sessions_until_equal(&mut world) <= 1, "round {round}");
         assert_told(&world, 150, 40);
     }
@@ -229,7 +224,7 @@ fn a_session_cut_after_any_frame_leaves_two_nodes_that_still_come_to_agree() {
             left -= i32::from(left > 0);
             !*tell.borrow()
         }));
-        sync(&mut world, 0);
+        world.sync_pair(0);
         world.hook = None;
         world.write(0, vec![remove(&name(3)), observe(&name(4), &["later"], 0.5, 9)]);
         assert!(sessions_until_equal(&mut world) <= 1, "cut after {frames} frames");

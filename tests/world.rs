@@ -304,6 +304,12 @@ impl World {
         }
     }
 
+    /// One session of the two nodes of this world, from its opening to its end.
+    pub fn sync_pair(&mut self, opener: usize) {
+        self.step(opener, Input::Sync(space(), Peer(1 - opener as u64))).unwrap();
+        self.run(50);
+    }
+
     /// Time passes and everything in flight arrives, in an order drawn from the seed.
     pub fn run(&mut self, ms: u64) {
         let end = self.now.after(ms);

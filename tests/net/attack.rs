@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use libp2p::Stream;
+
 use super::peer::{Heard, Hostile, Met, PATIENCE, SYNC};
 use super::scripts::{self, Expect, Script};
 use super::wire::*;
@@ -202,17 +204,21 @@ fn a_message_of_more_than_20_mib_is_refused_and_one_that_never_ends_is_dropped()
     let said = heard.refusal.map(|(_, said)| said).unwrap_or_default();
     assert!(said.contains("more than 20 MiB"), "{said}");
     siege.holds("a message too long");
+    // All but the last piece of the longest message, as far as the node takes it.
+    let length = u32::try_from(piece.len()).unwrap().to_be_bytes();
+    let framed = [&length[..], &piece].concat();
+    let fill = |enemy: &Hostile, stream: &mut Stream| {
+        for _ in 0..over - 1 {
+            if enemy.write(stream, &framed).is_err() {
+                break;
+            }
+        }
+    };
     // The same peer again and again, without closing: only its newest session in a space stays.
     let streams: Vec<_> = (0..4)
         .map(|_| {
             let mut stream = siege.enemy.session();
-            let length = u32::try_from(piece.len()).unwrap().to_be_bytes();
-            let framed = [&length[..], &piece].concat();
-            for _ in 0..over - 1 {
-                if siege.enemy.write(&mut stream, &framed).is_err() {
-                    break;
-                }
-            }
+            fill(&siege.enemy, &mut stream);
             stream
         })
         .collect();
@@ -225,13 +231,7 @@ fn a_message_of_more_than_20_mib_is_refused_and_one_that_never_ends_is_dropped()
     for _ in 0..6 {
         let mut enemy = Hostile::enter(&siege.node.address(), &siege.node.key());
         let mut stream = enemy.session();
-        let length = u32::try_from(piece.len()).unwrap().to_be_bytes();
-        let framed = [&length[..], &piece].concat();
-        for _ in 0..over - 1 {
-            if enemy.write(&mut stream, &framed).is_err() {
-                break;
-            }
-        }
+        fill(&enemy, &mut stream);
         crowd.push((enemy, stream));
     }
     eventually("somebody is crowded out", || siege.node.space("crowded_out") > 0);
